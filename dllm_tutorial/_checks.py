@@ -1,0 +1,121 @@
+"""Checks of arguments, shared by all modules.
+
+Each check returns the value it was given, so it can stand where the value is used, and
+raises an error that names the argument, says what was expected and what came. None of
+them looks at the contents of a tensor unless its docstring says so: a look would stop
+the host until the device has finished.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+
+
+def integer(value: Any, name: str, minimum: int | None = None) -> int:
+    """An integer (not a bool), at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return int(value)
+
+
+def number(
+    value: Any,
+    name: str,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    *,
+    open_left: bool = False,
+    open_right: bool = False,
+) -> float:
+    """A real number in an interval; ``open_left`` / ``open_right`` exclude its ends."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    given = float(value)
+    above = given > minimum if open_left else given >= minimum
+    below = given < maximum if open_right else given <= maximum
+    if not (above and below):
+        left, right = "[("[open_left], "])"[open_right]
+        raise ValueError(
+            f"{name} must lie in {left}{minimum:g}, {maximum:g}{right}, got {value}"
+        )
+    return given
+
+
+def in_unit_interval(
+    value: Any, name: str, *, open_left: bool = False, open_right: bool = False
+) -> float:
+    """A real number between 0 and 1."""
+    return number(value, name, 0.0, 1.0, open_left=open_left, open_right=open_right)
+
+
+def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
+    """One of a few options."""
+    if value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+    return value
+
+
+def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Tensor:
+    """A tensor of token ids with ``ndim`` dimensions, the last of size ``length``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in _INTEGER_DTYPES:
+        raise TypeError(f"{name} must hold integers (token ids), got {x.dtype}")
+    if x.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got {tuple(x.shape)}")
+    if length is not None and x.shape[-1] != length:
+        raise ValueError(
+            f"{name} must have {length} positions, got shape {tuple(x.shape)}"
+        )
+    return x
+
+
+def token_range(x: Tensor, name: str, vocab_size: int) -> Tensor:
+    """Token ids in 0 ... vocab_size - 1. Looks at the contents."""
+    if x.numel() and not bool(((x >= 0) & (x < vocab_size)).all()):
+        raise ValueError(
+            f"{name} must hold tokens between 0 and {vocab_size - 1}, got values from "
+            f"{int(x.min())} to {int(x.max())}"
+        )
+    return x
+
+
+def probabilities(p: Any, name: str, tolerance: float = 1e-6) -> Tensor:
+    """Distributions over the last dimension, as float64. Looks at the contents.
+
+    Entries must be finite and nonnegative and sum to 1 within ``tolerance``, which is
+    what float32 input can keep; the float64 copy that is returned is divided by its
+    sum, so that the rounding of the input does not stay in it.
+    """
+    if not isinstance(p, Tensor) or not p.is_floating_point():
+        raise TypeError(f"{name} must be a tensor of floats, got {p!r}")
+    p = p.to(torch.float64)
+    total = p.sum(-1, keepdim=True)
+    if not bool(torch.isfinite(p).all()) or bool((p < 0).any()):
+        raise ValueError(f"{name} must be finite and nonnegative, got {p}")
+    if bool(((total - 1).abs() > tolerance).any()):
+        worst = total.flatten()[(total - 1).abs().argmax()].item()
+        raise ValueError(f"{name} must sum to 1 over its last dimension, got {worst}")
+    return p / total
+
+
+def positions(values: Iterable[int] | None, name: str, length: int) -> tuple[int, ...]:
+    """Distinct positions in 0 ... length - 1, sorted; ``None`` means all of them."""
+    if values is None:
+        return tuple(range(length))
+    listed = values.tolist() if isinstance(values, Tensor) else list(values)
+    chosen = sorted({integer(value, name, 0) for value in listed})
+    if chosen and chosen[-1] >= length:
+        raise ValueError(f"{name} must lie below {length}, got {chosen[-1]}")
+    return tuple(chosen)

@@ -1,0 +1,486 @@
+"""Joint distributions that are known exactly, each of them a denoiser.
+
+A joint over ``length`` tokens answers every question of the book with the truth: its
+entropies and total correlations, the probability of a sequence, samples, and, called
+as a denoiser, the exact conditional distribution of each position given whatever
+tokens are revealed. All entropies are in nats.
+
+Three conventions hold for every joint.
+
+* ``mask_id == vocab_size``; the mask has no probability because it has no column.
+* A revealed position answers with the point mass on its own token.
+* Evidence of probability zero, which a parallel step can produce, is answered by the
+  uniform distribution over the vocabulary at every position, and ``log_prob`` is
+  -inf. A token outside the vocabulary is such evidence when a joint is called as a
+  denoiser (finding it there would make the host wait for the device at every step);
+  everywhere else it raises ``ValueError``.
+
+The answer for a row never depends on the other rows of the batch, to the last bit:
+greedy decoding decides its ties by those bits.
+"""
+
+from __future__ import annotations
+
+import copy as _copy
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from . import _checks
+
+__all__ = [
+    "Joint",
+    "Shuffle",
+    "TableJoint",
+    "cities",
+    "copy",
+    "latin_square",
+    "replace_index",
+    "replace_random",
+    "reverse",
+    "shuffle",
+    "sort",
+    "sudoku",
+]
+
+Positions = Iterable[int] | None
+
+
+class Joint(ABC):
+    """An exactly known distribution over sequences of ``length`` tokens.
+
+    Attributes
+    ----------
+    length, vocab_size : int
+        Number of positions and of tokens.
+    words : tuple of str
+        A readable name for each token.
+    device, dtype
+        Where samples are put; the type of the log-probabilities. Arithmetic is done in
+        float64 whatever ``dtype`` is.
+    """
+
+    def __init__(
+        self, length: int, vocab_size: int, words: Sequence[str] | None = None
+    ) -> None:
+        self.length = _checks.integer(length, "length", 1)
+        self.vocab_size = _checks.integer(vocab_size, "vocab_size", 1)
+        self.words = tuple(words or (str(v) for v in range(vocab_size)))
+        if len(self.words) != vocab_size:
+            raise ValueError(f"words must name {vocab_size} tokens, got {self.words}")
+        self.device = torch.device("cpu")
+        self.dtype = torch.float64
+
+    @property
+    def mask_id(self) -> int:
+        """The token id that marks a masked position: ``vocab_size``."""
+        return self.vocab_size
+
+    @abstractmethod
+    def conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Unnormalised conditionals in float64.
+
+        Parameters
+        ----------
+        x : Long[B, L]
+            Sequences; masked positions hold ``mask_id``.
+
+        Returns
+        -------
+        Float64[B, L, V]
+            Proportional, for each row and position, to P(x_i = v | revealed tokens).
+        Float64[B]
+            The row's common sum over v; zero where the evidence has probability zero.
+        """
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability ``Float[B]`` of fully revealed sequences ``x: Long[B, L]``.
+
+        It is -inf outside the support. A mask or a token outside the vocabulary raises
+        ``ValueError``.
+        """
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` independent sequences, ``Long[n, L]``."""
+
+    @abstractmethod
+    def table(self) -> TableJoint:
+        """The same distribution as a table; ``ValueError`` if that is too large."""
+
+    @abstractmethod
+    def _block_entropy(self, positions: tuple[int, ...]) -> float:
+        """Entropy of the tokens at distinct, sorted ``positions``, in nats."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Exact log-conditionals ``Float[B, L, V]`` of ``x: Long[B, L]``."""
+        _checks.tokens(x, "x", length=self.length)
+        mass, total = self.conditionals(x)
+        total = total[:, None, None]
+        uniform = torch.full_like(mass, 1 / self.vocab_size)
+        return torch.where(total > 0, mass / total, uniform).log().to(self.dtype)
+
+    def entropy(self, positions: Positions = None, given: Positions = None) -> float:
+        """Conditional entropy H(positions | given), in nats.
+
+        Parameters
+        ----------
+        positions, given : iterable of int, optional
+            Positions; by default all of them, given none. ``given`` is averaged over
+            the values its tokens can take.
+        """
+        block = _checks.positions(positions, "positions", self.length)
+        past = _checks.positions(given or (), "given", self.length)
+        both = tuple(sorted({*block, *past}))
+        return self._block_entropy(both) - self._block_entropy(past)
+
+    def total_correlation(
+        self, positions: Positions = None, given: Positions = None
+    ) -> float:
+        """Conditional total correlation of ``positions`` given ``given``, in nats.
+
+        .. math:: C(S \\mid G) = \\sum_{i \\in S} H(x_i \\mid x_G) - H(x_S \\mid x_G)
+
+        What it costs, in Kullback-Leibler divergence, to draw the tokens of S at once
+        and independently when those of G are known (Kang et al. 2025, Theorem 1).
+        """
+        block = _checks.positions(positions, "positions", self.length)
+        past = _checks.positions(given or (), "given", self.length)
+        apart = math.fsum(self.entropy([i], past) for i in block)
+        return apart - self.entropy(block, past)
+
+    def text(self, x: Tensor) -> str:
+        """One sequence ``x: Long[L]`` in words; a masked position is shown as ``_``."""
+        names = (*self.words, "_")
+        return " ".join(names[token] for token in x.tolist())
+
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """The same joint on another device, answering in another floating type."""
+        moved = _copy.copy(self)
+        if device is not None:
+            moved.device = torch.device(device)
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    setattr(moved, name, value.to(device))
+        if dtype is not None:
+            if not dtype.is_floating_point:
+                raise TypeError(f"dtype must be a floating type, got {dtype}")
+            moved.dtype = dtype
+        return moved
+
+    def _full(self, x: Tensor, name: str = "x") -> Tensor:
+        """Check fully revealed sequences ``Long[B, L]``."""
+        _checks.tokens(x, name, length=self.length)
+        return _checks.token_range(x, name, self.vocab_size)
+
+    def _uniform(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """``n`` uniform numbers in [0, 1), drawn on the generator's device."""
+        device = self.device if generator is None else generator.device
+        u = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+        return u.to(self.device)
+
+
+def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
+    """The index at which the cumulative sum of ``p`` passes ``u`` in [0, 1).
+
+    ``p: Float64[M]`` or one distribution a draw, ``Float64[n, M]``; ``u: Float64[n]``.
+    An entry of probability zero is never chosen.
+    """
+    cumulative = p.cumsum(-1)
+    target = u * cumulative[..., -1]
+    if p.ndim == 1:
+        return torch.searchsorted(cumulative, target, right=True)
+    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+
+
+def _entropy_of(p: Tensor) -> float:
+    return torch.special.entr(p).sum().item()
+
+
+# --------------------------------------------------------------------------- tables
+
+_MATCH_CELLS = 1 << 24  # rows x support entries that are compared at once (128 MiB)
+
+
+class TableJoint(Joint):
+    """A distribution given as a list of sequences and their probabilities.
+
+    Parameters
+    ----------
+    support : Long[M, L]
+        Distinct sequences of tokens 0 ... vocab_size - 1.
+    probs : Float[M], optional
+        Their probabilities; they must sum to 1 within 1e-6 and are then divided by
+        their sum in float64. By default all sequences are equally likely.
+    vocab_size : int
+        Number of tokens.
+    words : sequence of str, optional
+        Readable names of the tokens.
+
+    Notes
+    -----
+    A conditional is a ratio of two sums over the support. The sums are matrix products,
+    whose order of addition depends on the size of the batch. So that the answer does
+    not, the weights are whole numbers: ones for a uniform table, otherwise fixed-point
+    numbers of three digits, each digit small enough for any sum over the support to
+    stay below 2^53, where float64 adds exactly.
+    """
+
+    def __init__(
+        self,
+        support: Tensor,
+        probs: Tensor | None,
+        vocab_size: int,
+        words: Sequence[str] | None = None,
+    ) -> None:
+        support = _checks.tokens(support, "support").to(torch.long)
+        super().__init__(support.shape[1], vocab_size, words)
+        _checks.token_range(support, "support", vocab_size)
+        size = support.shape[0]
+        if size == 0 or torch.unique(support, dim=0).shape[0] < size:
+            raise ValueError(f"support must hold distinct rows, got {size} rows")
+        self.device = support.device
+        self.support = support
+        if probs is None:
+            self.probs = torch.full((size,), 1 / size, dtype=torch.float64)
+            self._weights = torch.ones(1, size, dtype=torch.float64)
+            self._scales = [1.0]
+        else:
+            self.probs = _checks.probabilities(probs, "probs")
+            if self.probs.shape != (size,):
+                raise ValueError(f"probs must be {size} numbers, got {probs}")
+            self._weights, self._scales = _fixed_point(self.probs)
+        self.probs = self.probs.to(self.device)
+        self._weights = self._weights.to(self.device)
+        # indicator[m, i * V + v] = 1 where sequence m has token v at position i
+        self._indicator = one_hot(support, vocab_size).flatten(1).to(torch.float64)
+
+    def _matches(self, x: Tensor) -> Tensor:
+        """Float64[B, M]: 1 where a sequence of the support agrees with the row."""
+        known = (x != self.mask_id).sum(1, keepdim=True)
+        shown = x[..., None] == torch.arange(self.vocab_size, device=x.device)
+        agreeing = shown.flatten(1).to(torch.float64) @ self._indicator.T
+        return (agreeing == known).to(torch.float64)
+
+    def conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        masses, totals = [], []
+        for rows in x.split(max(1, _MATCH_CELLS // len(self.support))):
+            # one product for each digit of the weights: [D, B, M] @ [M, L * V]
+            weights = self._matches(rows) * self._weights[:, None]
+            masses.append(self._combine(weights @ self._indicator))
+            totals.append(self._combine(weights.sum(-1)))
+        mass = torch.cat(masses).view(-1, self.length, self.vocab_size)
+        return mass, torch.cat(totals)
+
+    def _combine(self, digits: Tensor) -> Tensor:
+        """Put the digits [D, ...] of fixed-point sums together, small ones first."""
+        value = torch.zeros_like(digits[0])
+        for digit, scale in zip(digits.flip(0), self._scales[::-1], strict=True):
+            value = value + digit * scale
+        return value
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        self._full(x)
+        values = []
+        for rows in x.split(max(1, _MATCH_CELLS // len(self.support))):
+            matches = self._matches(rows)
+            p = torch.where(matches.any(1), self.probs[matches.argmax(1)], 0.0)
+            values.append(p.log())
+        return torch.cat(values).to(self.dtype)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        _checks.integer(n, "n", 0)
+        return self.support[_inverse_cdf(self.probs, self._uniform(n, generator))]
+
+    def table(self) -> TableJoint:
+        return self
+
+    def condition(self, x: Tensor) -> TableJoint:
+        """The joint given the revealed tokens of ``x: Long[L]``, itself a table.
+
+        Raises ``ValueError`` if they have probability zero.
+        """
+        _checks.tokens(x, "x", ndim=1, length=self.length)
+        _checks.token_range(x, "x", self.vocab_size + 1)
+        kept = self._matches(x[None])[0] * self.probs > 0
+        if not bool(kept.any()):
+            raise ValueError(f"x must have positive probability, got {x.tolist()}")
+        uniform = len(self._weights) == 1
+        probs = None if uniform else self.probs[kept] / self.probs[kept].sum()
+        moved = TableJoint(self.support[kept], probs, self.vocab_size, self.words)
+        return moved.to(dtype=self.dtype)
+
+    def _block_entropy(self, positions: tuple[int, ...]) -> float:
+        if not positions:
+            return 0.0
+        _, group = torch.unique(
+            self.support[:, list(positions)], dim=0, return_inverse=True
+        )
+        return _entropy_of(torch.zeros_like(self.probs).index_add(0, group, self.probs))
+
+
+def _fixed_point(p: Tensor) -> tuple[Tensor, list[float]]:
+    """Write ``p: Float64[M]`` as digits [3, M] of whole numbers and their scales [3].
+
+    A digit has 52 - ceil(log2 M) bits, so that a sum over the support stays exact. For
+    a million sequences the resolution is 2^-96.
+    """
+    bits = 52 - math.ceil(math.log2(len(p)))
+    digits, rest = [], p
+    for _ in range(3):
+        rest = rest * 2.0**bits  # exact: only the exponent changes
+        digits.append(rest.floor())
+        rest = rest - digits[-1]
+    scales = [2.0 ** (-bits * power) for power in (1, 2, 3)]
+    return torch.stack(digits), scales
+
+
+def cities() -> TableJoint:
+    """Four equally likely cities of two words (Kang et al. 2025, figure 1).
+
+    New York, New Orleans, Mexico City, Panama City; C = log 2 nats between the words.
+    """
+    words = ("New", "York", "Orleans", "Mexico", "City", "Panama")
+    support = torch.tensor([[0, 1], [0, 2], [3, 4], [5, 4]])
+    return TableJoint(support, None, len(words), words)
+
+
+def replace_random(n: int) -> TableJoint:
+    """Tokens 0 ... n - 1 in order, exactly one of them replaced by the token n.
+
+    All n outcomes are equally likely; the total correlation is
+    (n - 1) log(n / (n - 1)) nats (Kang et al. 2025, Theorem 2).
+    """
+    _checks.integer(n, "n", 1)
+    support = torch.arange(n).repeat(n, 1).fill_diagonal_(n)
+    return TableJoint(support, None, n + 1)
+
+
+def _point_mass(answer: Sequence[int], vocab_size: int | None) -> TableJoint:
+    tokens = [_checks.integer(item, "items", 0) for item in answer]
+    if not tokens:
+        raise ValueError("items must not be empty")
+    return TableJoint(torch.tensor([tokens]), None, vocab_size or max(tokens) + 1)
+
+
+def copy(items: Sequence[int], vocab_size: int | None = None) -> TableJoint:
+    """The point mass on ``items``; the vocabulary is 0 ... max(items) by default."""
+    return _point_mass(list(items), vocab_size)
+
+
+def reverse(items: Sequence[int], vocab_size: int | None = None) -> TableJoint:
+    """The point mass on ``items`` from last to first."""
+    return _point_mass(list(items)[::-1], vocab_size)
+
+
+def sort(items: Sequence[int], vocab_size: int | None = None) -> TableJoint:
+    """The point mass on ``items`` in increasing order."""
+    return _point_mass(sorted(items), vocab_size)
+
+
+def replace_index(
+    items: Sequence[int], index: int, token: int, vocab_size: int | None = None
+) -> TableJoint:
+    """The point mass on ``items`` with ``token`` at position ``index``."""
+    answer = list(items)
+    if not 0 <= _checks.integer(index, "index") < len(answer):
+        raise ValueError(f"index must lie in 0 ... {len(answer) - 1}, got {index}")
+    answer[index] = token
+    return _point_mass(answer, vocab_size)
+
+
+def latin_square(n: int) -> TableJoint:
+    """All Latin squares of order ``n <= 5``, row by row, equally likely.
+
+    There are 1, 2, 12, 576 and 161280 of them; a square is a sequence of n * n tokens.
+    """
+    if _checks.integer(n, "n", 1) > 5:
+        raise ValueError(f"n must be at most 5 (order 6 has 812851200), got {n}")
+    rows = torch.tensor(list(itertools.permutations(range(n))))  # [P, n]
+    clash_free = (rows[:, None] != rows[None]).all(-1)  # [P, P]
+    squares = torch.arange(len(rows))[:, None]  # [N, rows so far]
+    for _ in range(n - 1):
+        square, row = clash_free[squares].all(1).nonzero(as_tuple=True)
+        squares = torch.cat([squares[square], row[:, None]], 1)
+    return TableJoint(rows[squares].flatten(1), None, n)
+
+
+def sudoku() -> TableJoint:
+    """All 288 Sudoku grids of order 4, row by row, equally likely.
+
+    They are the Latin squares whose four 2 x 2 boxes also hold every symbol.
+    """
+    squares = latin_square(4).support
+    boxes = squares.view(-1, 2, 2, 2, 2).transpose(2, 3).reshape(-1, 4, 4)
+    complete = (boxes.sort(-1).values == torch.arange(4)).all(-1).all(-1)
+    return TableJoint(squares[complete], None, 4)
+
+
+# -------------------------------------------------------------------------- shuffle
+
+
+class Shuffle(Joint):
+    """All orders of ``n`` items, equally likely, in closed form for any ``n``.
+
+    A masked position is uniform over the items not yet used; a repeated item is
+    evidence of probability zero. The total correlation is n log n - log n! nats (Kang
+    et al. 2025, Theorem 2).
+
+    Parameters
+    ----------
+    n : int
+        Number of items, which is both the length and the vocabulary.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__(_checks.integer(n, "n", 1), n)
+
+    def conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        known = x != self.mask_id  # [B, n]
+        own = (x[..., None] == torch.arange(self.length, device=x.device)).double()
+        used = own.sum(1)  # [B, n]: how often an item is used already
+        left = self.length - known.sum(1)  # masked positions = unused items
+        # Every row sums to ``left``, or to 1 when nothing is masked.
+        total = left.clamp(min=1).double()
+        unused = (used == 0).double()[:, None]
+        mass = torch.where(known[..., None], own * total[:, None, None], unused)
+        # A repeated item or one outside the vocabulary leaves too many unused.
+        return mass, torch.where((used == 0).sum(1) == left, total, 0.0)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        self._full(x)
+        valid = (x.sort(1).values == torch.arange(self.length, device=x.device)).all(1)
+        log_p = torch.full(valid.shape, -math.lgamma(self.length + 1), device=x.device)
+        return torch.where(valid, log_p.double(), -math.inf).to(self.dtype)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        _checks.integer(n, "n", 0)
+        keys = self._uniform(n * self.length, generator)
+        return keys.view(n, self.length).argsort(1)
+
+    def table(self) -> TableJoint:
+        if self.length > 9:
+            raise ValueError(f"a table of {self.length}! orders is too large")
+        support = torch.tensor(list(itertools.permutations(range(self.length))))
+        return TableJoint(support.to(self.device), None, self.length, self.words).to(
+            dtype=self.dtype
+        )
+
+    def _block_entropy(self, positions: tuple[int, ...]) -> float:
+        return math.fsum(math.log(self.length - j) for j in range(len(positions)))
+
+
+def shuffle(n: int) -> Shuffle:
+    """The joint of all orders of ``n`` items; see :class:`Shuffle`."""
+    return Shuffle(n)

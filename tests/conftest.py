@@ -1,0 +1,21 @@
+"""Settings of all tests: one thread, and the same examples at every run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import helpers
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "book",
+    derandomize=True,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("book")
