@@ -29,6 +29,7 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 import torch
+from scipy.sparse import csgraph
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -36,6 +37,7 @@ from . import _checks
 
 __all__ = [
     "Joint",
+    "MarkovChain",
     "Shuffle",
     "TableJoint",
     "cities",
@@ -83,7 +85,7 @@ class Joint(ABC):
         return self.vocab_size
 
     @abstractmethod
-    def conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unnormalised conditionals in float64.
 
         Parameters
@@ -122,7 +124,7 @@ class Joint(ABC):
     def __call__(self, x: Tensor) -> Tensor:
         """Exact log-conditionals ``Float[B, L, V]`` of ``x: Long[B, L]``."""
         _checks.tokens(x, "x", length=self.length)
-        mass, total = self.conditionals(x)
+        mass, total = self._conditionals(x)
         total = total[:, None, None]
         uniform = torch.full_like(mass, 1 / self.vocab_size)
         return torch.where(total > 0, mass / total, uniform).log().to(self.dtype)
@@ -273,7 +275,7 @@ class TableJoint(Joint):
         agreeing = shown.flatten(1).to(torch.float64) @ self._indicator.T
         return (agreeing == known).to(torch.float64)
 
-    def conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
         masses, totals = [], []
         for rows in x.split(max(1, _MATCH_CELLS // len(self.support))):
             # one product for each digit of the weights: [D, B, M] @ [M, L * V]
@@ -446,7 +448,7 @@ class Shuffle(Joint):
     def __init__(self, n: int) -> None:
         super().__init__(_checks.integer(n, "n", 1), n)
 
-    def conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
         known = x != self.mask_id  # [B, n]
         own = (x[..., None] == torch.arange(self.length, device=x.device)).double()
         used = own.sum(1)  # [B, n]: how often an item is used already
@@ -484,3 +486,230 @@ class Shuffle(Joint):
 def shuffle(n: int) -> Shuffle:
     """The joint of all orders of ``n`` items; see :class:`Shuffle`."""
     return Shuffle(n)
+
+
+# -------------------------------------------------------------------- Markov chains
+
+_MAX_BELIEFS = 1 << 16  # histories that an entropy may have to keep apart
+_MAX_STATES = 1 << 12  # states of a chain whose stationary law is solved for
+_MAX_TABLE = 1 << 16  # sequences of a chain written out as a table
+
+
+class MarkovChain(Joint):
+    """A Markov chain of any order, with exact answers for any set of revealed tokens.
+
+    Parameters
+    ----------
+    transition : Float[V, ..., V]
+        ``transition[u_1, ..., u_m, v]`` is the probability that v follows the tokens
+        u_1 ... u_m, u_m the latest; m >= 1 is the order.
+    length : int
+        Number of tokens, at least m.
+    initial : Float[V, ..., V] with m dimensions, optional
+        Law of the first m tokens; by default the stationary one, which must be unique.
+
+    Notes
+    -----
+    The state is the window of the latest m tokens. Conditionals come from the
+    forward-backward recursion over windows (Rabiner 1989, section III A), in float64
+    and rescaled at every position; a zero probability stays an exact zero. The
+    recursion runs along the sequence, so calling the chain loops over positions (never
+    over rows); time grows as L V^(m+1) a row.
+    """
+
+    def __init__(
+        self, transition: Tensor, length: int, initial: Tensor | None = None
+    ) -> None:
+        if not isinstance(transition, Tensor) or transition.ndim < 2:
+            raise TypeError(
+                f"transition must be a tensor [V, ..., V], got {transition}"
+            )
+        if len(set(transition.shape)) > 1:
+            shape = tuple(transition.shape)
+            raise ValueError(f"transition must have equal sides, got shape {shape}")
+        super().__init__(length, transition.shape[-1])
+        self.order = transition.ndim - 1
+        _checks.integer(length, "length", self.order)
+        self.device = transition.device
+        states = self.vocab_size**self.order
+        p = _checks.probabilities(transition, "transition")
+        self.transition = p.reshape(states, self.vocab_size)
+        if initial is None:
+            self.initial = _stationary(self.transition)
+        else:
+            if initial.shape != transition.shape[:-1]:
+                raise ValueError(
+                    f"initial must have shape {tuple(transition.shape[:-1])}, "
+                    f"got {tuple(initial.shape)}"
+                )
+            p = _checks.probabilities(initial.flatten(), "initial")
+            self.initial = p.to(self.device)
+
+    def _conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        size, vocab = len(x), self.vocab_size
+        shown = x[..., None] == torch.arange(vocab, device=x.device)
+        evidence = (shown | (x == self.mask_id)[..., None]).double()  # [B, L, V]
+
+        # Windows start at 0 ... L - m. forward: P(window, evidence up to its end),
+        # backward: P(evidence after it | window), both up to a factor for each row.
+        message = self.initial.expand(size, -1)
+        for j in range(self.order):
+            message = message.reshape(size, vocab**j, vocab, -1)
+            message = message * evidence[:, j, None, :, None]
+        forward = [_rescale(message.reshape(size, -1))]
+        for i in range(self.order, self.length):
+            message = self._push(forward[-1]).view(size, -1, vocab)
+            forward.append(_rescale((message * evidence[:, i, None]).flatten(1)))
+
+        step = self.transition.view(vocab, -1, vocab)  # [V, V^(m-1), V]
+        backward = [torch.ones_like(forward[-1])]
+        for i in range(self.length - 1, self.order - 1, -1):
+            after = backward[-1].view(size, -1, vocab) * evidence[:, i, None]
+            backward.append(_rescale((step * after[:, None]).sum(-1).flatten(1)))
+        windows = torch.stack(forward, 1) * torch.stack(backward[::-1], 1)
+
+        # The first window tells its first m - 1 tokens, each window its last one.
+        start = windows[:, 0]
+        mass = [
+            start.reshape(size, vocab**j, vocab, -1).sum((1, 3))[:, None]
+            for j in range(self.order - 1)
+        ]
+        mass.append(windows.unflatten(2, (-1, vocab)).sum(2))
+        p = torch.cat(mass, 1)
+        possible = (forward[-1] > 0).any(1).double()
+        return p / p.sum(-1, keepdim=True), possible
+
+    def _push(self, window: Tensor) -> Tensor:
+        """Move laws of a window, Float64[K, V^m], one position on."""
+        step = self.transition.view(self.vocab_size, -1, self.vocab_size)
+        window = window.reshape(len(window), self.vocab_size, -1, 1)
+        return (window * step).sum(1).flatten(1)
+
+    def _codes(self, x: Tensor) -> Tensor:
+        """Index of the state of every window of ``x: Long[B, L]``."""
+        powers = torch.tensor(self._powers(), device=x.device)
+        return (x.unfold(1, self.order, 1) * powers).sum(-1)
+
+    def _powers(self) -> list[int]:
+        return [self.vocab_size**j for j in reversed(range(self.order))]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        codes = self._codes(self._full(x))
+        steps = self.transition.log()[codes[:, :-1], x[:, self.order :]]
+        return (self.initial.log()[codes[:, 0]] + steps.sum(1)).to(self.dtype)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        _checks.integer(n, "n", 0)
+        code = _inverse_cdf(self.initial, self._uniform(n, generator))
+        tokens = [code // power % self.vocab_size for power in self._powers()]
+        for _ in range(self.order, self.length):
+            p = self.transition[code]
+            tokens.append(_inverse_cdf(p, self._uniform(n, generator)))
+            code = (code * self.vocab_size + tokens[-1]) % len(self.transition)
+        return torch.stack(tokens, 1)
+
+    def table(self) -> TableJoint:
+        size = self.vocab_size**self.length
+        if size > _MAX_TABLE:
+            raise ValueError(f"a table of {size} sequences is too large")
+        grid = torch.arange(self.vocab_size, device=self.device)
+        support = torch.cartesian_prod(*[grid] * self.length).view(size, self.length)
+        p = self.log_prob(support).double().exp()
+        joint = TableJoint(support[p > 0], p[p > 0], self.vocab_size, self.words)
+        return joint.to(dtype=self.dtype)
+
+    def entropy_rate(self) -> float:
+        """Limit of the entropy per token of long sequences, in nats.
+
+        The mean entropy of a transition under the stationary law, which must be unique.
+        """
+        stationary = _stationary(self.transition)
+        return (stationary * torch.special.entr(self.transition).sum(-1)).sum().item()
+
+    def _block_entropy(self, positions: tuple[int, ...]) -> float:
+        """Chain rule along the sequence, over the beliefs that a reader may hold.
+
+        A belief is the law of the current window given the chosen tokens seen so far.
+        Seeing a token splits each belief in up to V; beliefs that have become equal
+        (whenever the last m tokens were all seen, they tell everything) are merged.
+        """
+        if not positions:
+            return 0.0
+        belief = self.initial[None]  # [K, V^m]
+        weight = torch.ones(1, dtype=torch.float64, device=self.device)  # [K]
+        entropy = 0.0
+        for i in range(positions[-1] + 1):
+            if i >= self.order:
+                belief = self._push(belief)
+            if i not in positions:
+                continue
+            axis = min(i, self.order - 1)
+            view = belief.reshape(
+                len(belief), self.vocab_size**axis, self.vocab_size, -1
+            )
+            p = view.sum((1, 3))  # [K, V]: law of the token that is seen now
+            entropy += (weight * torch.special.entr(p).sum(1)).sum().item()
+            history, token = p.nonzero(as_tuple=True)
+            weight = weight[history] * p[history, token]
+            seen = one_hot(token, self.vocab_size)[:, None, :, None]
+            belief = (view[history] * seen).flatten(1)
+            belief, weight = _merge(belief / belief.sum(1, keepdim=True), weight)
+            if len(belief) > _MAX_BELIEFS:
+                raise ValueError(
+                    "positions leave too many histories apart for an exact entropy: "
+                    f"more than {_MAX_BELIEFS} at position {i}"
+                )
+        return entropy
+
+
+def _rescale(message: Tensor) -> Tensor:
+    """Divide each row by its largest entry; a row of zeros stays."""
+    largest = message.amax(1, keepdim=True)
+    return message / torch.where(largest > 0, largest, 1.0)
+
+
+def _merge(belief: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Put beliefs [K, S] that agree to twelve decimals together; add their weights."""
+    key = (belief * 1e12).round()
+    _, group = torch.unique(key, dim=0, return_inverse=True)
+    size = int(group.max()) + 1
+    total = weight.new_zeros(size).index_add(0, group, weight)
+    merged = belief.new_zeros(size, belief.shape[1])
+    merged[group] = belief  # any member of a group stands for it
+    return merged, total
+
+
+def _stationary(transition: Tensor) -> Tensor:
+    """Stationary law Float64[V^m] of the windows of a chain [V^m, V].
+
+    States outside the one closed class have probability exactly zero; inside, the law
+    solves pi (I - P + 1 1^T) = 1^T, which is regular for a closed class.
+    """
+    states, vocab = transition.shape
+    if states > _MAX_STATES:
+        raise ValueError(
+            f"initial must be given for a chain of {states} states: its stationary law "
+            f"is solved for up to {_MAX_STATES}"
+        )
+    before = torch.arange(states, device=transition.device)[:, None]
+    after = (before * vocab + torch.arange(vocab, device=transition.device)) % states
+    matrix = transition.new_zeros(states, states).scatter_(1, after, transition)
+
+    edges = (matrix > 0).cpu().numpy()
+    count, label = csgraph.connected_components(edges, connection="strong")
+    start, end = (label[side] for side in edges.nonzero())
+    left = set(start[start != end].tolist())  # classes with a way out
+    closed = [group for group in range(count) if group not in left]
+    if len(closed) > 1:
+        raise ValueError(
+            f"transition has {len(closed)} closed classes of states, so its stationary "
+            "law is not unique: give initial"
+        )
+    inside = torch.from_numpy(label == closed[0]).to(transition.device)
+    matrix = matrix[inside][:, inside]
+    identity = torch.eye(len(matrix), dtype=torch.float64, device=transition.device)
+    ones = torch.ones_like(matrix[:, :1])
+    solved = torch.linalg.solve((identity - matrix + 1).T, ones)[:, 0].clamp(min=0)
+    law = transition.new_zeros(states)
+    law[inside] = solved / solved.sum()
+    return law
