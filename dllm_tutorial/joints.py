@@ -151,7 +151,7 @@ class Joint(ABC):
         .. math:: C(S \\mid G) = \\sum_{i \\in S} H(x_i \\mid x_G) - H(x_S \\mid x_G)
 
         What it costs, in Kullback-Leibler divergence, to draw the tokens of S at once
-        and independently when those of G are known (Kang et al. 2025, Theorem 1).
+        and independently when those of G are known (Kang et al. 2025, Theorems 1-2).
         """
         block = _checks.positions(positions, "positions", self.length)
         past = _checks.positions(given or (), "given", self.length)
@@ -362,7 +362,7 @@ def replace_random(n: int) -> TableJoint:
     """Tokens 0 ... n - 1 in order, exactly one of them replaced by the token n.
 
     All n outcomes are equally likely; the total correlation is
-    (n - 1) log(n / (n - 1)) nats (Kang et al. 2025, Theorem 2).
+    (n - 1) log(n / (n - 1)) nats (Kang et al. 2025).
     """
     _checks.integer(n, "n", 1)
     support = torch.arange(n).repeat(n, 1).fill_diagonal_(n)
@@ -437,7 +437,7 @@ class Shuffle(Joint):
 
     A masked position is uniform over the items not yet used; a repeated item is
     evidence of probability zero. The total correlation is n log n - log n! nats (Kang
-    et al. 2025, Theorem 2).
+    et al. 2025).
 
     Parameters
     ----------

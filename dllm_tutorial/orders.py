@@ -4,7 +4,7 @@ A denoiser and an order o, a permutation of the positions, make an autoregressiv
 
 .. math:: \\log p^{(o)}(x) = \\sum_n \\log p(x_{o(n)} \\mid x_{o(1)}, ..., x_{o(n-1)})
 
-(Uria et al. 2014, equation 1). Exact conditionals give the same value for every order;
+(Uria et al. 2014). Exact conditionals give the same value for every order;
 a learned denoiser does not. A causal denoiser, whose prediction at a position sees only
 the positions before it, gives a meaningful value for :func:`left_to_right` alone.
 
