@@ -1,0 +1,242 @@
+"""From measurements to rows with intervals, and where the rows came from.
+
+A result is a CSV file of tidy rows in ``dllm_tutorial/data/results``, with a JSON file
+of the same name beside it that tells its provenance. Every interval is a pair
+``(low, high)`` of arrays, or of floats where the input is scalar.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from scipy import stats
+
+import dllm_tutorial
+from dllm_tutorial import _checks
+
+__all__ = [
+    "bootstrap_interval",
+    "mean_interval",
+    "paired_interval",
+    "provenance",
+    "read_rows",
+    "wilson",
+    "write_rows",
+]
+
+Interval = tuple[Any, Any]
+
+
+# ------------------------------------------------------------------- rows and origin
+
+
+def _git(*command: str) -> str | None:
+    """Answer of git about the checkout this package lies in, None where there is none.
+
+    A package installed inside some other repository has no commit of its own.
+    """
+    package = Path(dllm_tutorial.__file__).resolve().parent
+    answers = []
+    for arguments in (("rev-parse", "--show-toplevel"), command):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(package), *arguments], capture_output=True, text=True
+            )
+        except OSError:
+            return None
+        if done.returncode:
+            return None
+        answers.append(done.stdout.strip())
+    return answers[1] if Path(answers[0]).resolve() == package.parent else None
+
+
+def provenance(command: str, seeds: int | Sequence[int]) -> dict[str, Any]:
+    """Where rows come from, ready to be written beside them.
+
+    Parameters
+    ----------
+    command : str
+        The command that produces the rows again.
+    seeds : int or sequence of int
+        Seeds of all generators that were used.
+
+    Returns
+    -------
+    dict
+        ``command``, ``seeds``, ``commit`` (None outside a checkout), ``dirty`` (whether
+        tracked files differ from that commit), ``device``, ``threads``, ``python``,
+        ``torch``, ``package`` (version) and ``time`` (UTC, ISO 8601).
+    """
+    if not isinstance(command, str) or not command:
+        raise TypeError(f"command must be a non-empty string, got {command!r}")
+    listed = [seeds] if isinstance(seeds, int) else list(seeds)
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    cuda = torch.cuda.is_available()
+    return {
+        "command": command,
+        "seeds": [_checks.integer(seed, "seeds") for seed in listed],
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "device": torch.cuda.get_device_name() if cuda else f"CPU {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "package": dllm_tutorial.__version__,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_rows(
+    path: str | Path,
+    rows: pd.DataFrame | Iterable[Mapping[str, Any]],
+    origin: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Write tidy rows as CSV and return them as a table.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending in ``.csv``; its folder is made if it is missing.
+    rows : DataFrame or iterable of mappings
+        One measurement each.
+    origin : mapping, optional
+        The answer of :func:`provenance`, written to ``path`` with suffix ``.json``.
+    """
+    path = Path(path)
+    if path.suffix != ".csv":
+        raise ValueError(f"path must end in .csv, got {path}")
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if table.empty:
+        raise ValueError("rows must not be empty")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n")
+    if origin is not None:
+        text = json.dumps(dict(origin), indent=2) + "\n"
+        path.with_suffix(".json").write_text(text, encoding="utf-8")
+    return table
+
+
+def read_rows(name: str) -> pd.DataFrame:
+    """Rows that ship with the package, with their provenance in ``.attrs``.
+
+    Parameters
+    ----------
+    name : str
+        File name in ``dllm_tutorial/data/results``, without ``.csv``.
+    """
+    folder = resources.files("dllm_tutorial") / "data" / "results"
+    names = sorted(
+        file.name.removesuffix(".csv")
+        for file in folder.iterdir()
+        if file.name.endswith(".csv")
+    )
+    _checks.one_of(name, "name", names)
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, float_precision="round_trip")
+    origin = folder / f"{name}.json"
+    if origin.is_file():
+        table.attrs.update(json.loads(origin.read_text(encoding="utf-8")))
+    return table
+
+
+# ------------------------------------------------------------------------- intervals
+
+
+def _level(level: float) -> float:
+    return _checks.in_unit_interval(level, "level", open_left=True, open_right=True)
+
+
+def _sample(values: ArrayLike, name: str = "values") -> np.ndarray:
+    """Numbers Float64[..., n] with at least two along the last axis."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 0 or array.shape[-1] < 2:
+        raise ValueError(f"{name} must hold at least two numbers, got {array.shape}")
+    return array
+
+
+def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> Interval:
+    """Wilson's score interval for a proportion (Wilson 1927), elementwise.
+
+    Parameters
+    ----------
+    successes, n : array_like of int
+        Successes out of n trials, n >= 1; they broadcast.
+    level : float
+        Coverage, between 0 and 1.
+    """
+    k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(n, float))
+    if np.any(n < 1) or np.any(k < 0) or np.any(k > n):
+        raise ValueError(
+            f"successes must lie between 0 and n, and n be positive: got {k} of {n}"
+        )
+    z = stats.norm.isf((1 - _level(level)) / 2)
+    middle = (k + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
+    # At k = 0 and k = n the ends are exactly 0 and 1; rounding may miss them.
+    low = np.where(k == 0, 0.0, middle - half)
+    high = np.where(k == n, 1.0, middle + half)
+    return low[()], high[()]
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Student's t interval for the mean of ``values: Float[..., n]``, last axis."""
+    values = _sample(values)
+    n = values.shape[-1]
+    mean = values.mean(-1)
+    error = values.std(-1, ddof=1) / np.sqrt(n)
+    half = stats.t.isf((1 - _level(level)) / 2, n - 1) * error
+    return mean - half, mean + half
+
+
+def paired_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
+    """t interval for the mean of a - b, measured on the same instances (last axis)."""
+    a, b = _sample(a, "a"), _sample(b, "b")
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must have one shape, got {a.shape} and {b.shape}")
+    return mean_interval(a - b, level)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable[..., Any] = np.mean,
+    level: float = 0.95,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval (Efron 1979) of ``values: Float[n]``.
+
+    Parameters
+    ----------
+    values : array_like
+        Independent measurements.
+    statistic : callable
+        ``statistic(values, axis=...)``; the mean by default.
+    level : float
+        Coverage, between 0 and 1.
+    resamples, seed : int
+        Number of resamples and the seed that draws them.
+    """
+    values = _sample(values)
+    if values.ndim != 1:
+        raise ValueError(f"values must be one-dimensional, got shape {values.shape}")
+    result = stats.bootstrap(
+        (values,),
+        statistic,
+        n_resamples=_checks.integer(resamples, "resamples", 1),
+        confidence_level=_level(level),
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return result.confidence_interval.low, result.confidence_interval.high
