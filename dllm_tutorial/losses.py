@@ -244,19 +244,19 @@ def ar_loss(denoiser: Denoiser, x0: Tensor) -> Tensor:
 def any_order_loss(
     denoiser: Denoiser, x0: Tensor, *, generator: Generator | None = None
 ) -> Tensor:
-    r"""NLL in one uniformly random order per call, **unbiased** for the NELBO.
+    r"""NLL of each sequence in its own random order, **unbiased** for the NELBO.
 
-    :math:`-\sum_n \log p(x_0^{\pi(n)} \mid x_0^{\pi(<n)})` takes one pass per token,
-    all with the same weight (Uria et al. 2014). :func:`exact_count_loss` has the same
-    expectation from a single pass.
+    :math:`-\sum_n \log p(x_0^{\pi(n)} \mid x_0^{\pi(<n)})` with uniform
+    :math:`\pi` takes one pass per token, all with the same weight (Uria et al. 2014).
+    :func:`exact_count_loss` has the same expectation from a single pass.
 
     Returns
     -------
     Float[B]
-        Nats per sequence: the exact NLL of the order that was drawn.
+        Nats per sequence: the exact NLL in the order that was drawn.
     """
     _checks.tokens(x0, "x0")
-    order = orders.random_order(x0.shape[1], generator)
+    order = orders.random_orders(x0.shape[1], len(x0), generator)
     return -orders.log_prob(denoiser, x0, order)
 
 

@@ -235,6 +235,8 @@ def _times(t: float | Tensor, x: Tensor) -> Tensor:
         t = torch.tensor([_checks.in_unit_interval(t, "t")], dtype=torch.float64)
     if t.shape not in ((), (1,), (len(x),)):
         raise ValueError(f"t must be one time or {len(x)}, got {tuple(t.shape)}")
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(f"t must lie in [0, 1], got {t}")
     return t.to(x.device).reshape(-1)
 
 
