@@ -3,12 +3,44 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help book test lint notebooks notebook address clean
 .DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -r requirements.txt
 	$(BIN)/pip install --no-deps -e .
 	@touch $@
+
+book: $(READY) ## execute what changed and build the site
+	$(BIN)/python tools/build_book.py
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Three stages of pytest: the code, the committed notebooks, the built site.
+test: lint ## everything that must hold before a commit
+	$(BIN)/pytest --ignore=tests/test_site.py
+	$(BIN)/pytest --nbval --nbval-sanitize-with=tests/nbval.cfg \
+		-n 2 --dist=loadfile notebooks
+	$(BIN)/python tools/build_book.py
+	$(BIN)/pytest tests/test_site.py
+
+notebooks: $(READY) ## sync, execute and strip all notebooks in place
+	$(BIN)/python tools/notebooks.py
+
+notebook: $(READY) ## the same for one: make notebook NB=03_parallel_decoding
+	$(BIN)/python tools/notebooks.py $(NB)
+
+address: $(READY) ## rewrite what follows from the address: make address [URL=...]
+	$(BIN)/python tools/derive.py $(if $(URL),--url $(URL))
+
+clean: ## remove what was built, keep the environment
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis

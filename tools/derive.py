@@ -1,0 +1,218 @@
+"""Write every text that follows from the public address, the version or the rows.
+
+The address stands once, in pyproject.toml, and the version once, in the package.
+What depends on them stands between a line with ``begin:NAME`` and a line with
+``end:NAME``, or in the cells of a notebook tagged ``colab``, ``install`` and
+``report``. ``python tools/derive.py`` rewrites all of it; ``--url URL`` moves the
+address first; ``tests/test_structure.py`` checks that nothing is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pandas as pd
+import yaml
+
+import dllm_tutorial
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+BENCHMARK = ROOT / "dllm_tutorial/data/results/benchmark_decoding.csv"
+TITLE = "The Limits of Diffusion Language Models"
+
+
+def address() -> str:
+    """The repository's public address, without a slash at the end."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project["urls"]["Repository"].rstrip("/")
+
+
+def tag() -> str:
+    """The release that the install cell and the Colab links ask for."""
+    return f"v{dllm_tutorial.__version__}"
+
+
+def pip_source() -> str:
+    return f"git+{address()}@{tag()}"
+
+
+def colab(name: str) -> str:
+    """Colab opens a GitHub file by its path after the host."""
+    repository = address().removeprefix("https://github.com/")
+    base = "https://colab.research.google.com/github"
+    return f"{base}/{repository}/blob/{tag()}/notebooks/{name}.ipynb"
+
+
+# --- blocks of text ----------------------------------------------------------
+
+
+def clone_block() -> str:
+    folder = address().rsplit("/", 1)[-1]
+    return f"```bash\ngit clone {address()}\ncd {folder}\nmake book\nmake test\n```"
+
+
+def install_block() -> str:
+    return f'```bash\npip install "{pip_source()}"\n```'
+
+
+def chapters_block() -> str:
+    """One row per chapter: title, file, Colab link."""
+    rows = ["| Chapter | Source | Colab |", "|---|---|---|"]
+    for path in sorted(NOTEBOOKS.glob("*.py")):
+        title = re.search(r"^# # (.+)$", path.read_text(), re.M)
+        if title is None:
+            raise ValueError(f"{path.name}: no title line '# # ...'")
+        source = f"[{path.stem}](notebooks/{path.stem}.ipynb)"
+        rows.append(f"| {title[1]} | {source} | [open]({colab(path.stem)}) |")
+    return "\n".join(rows)
+
+
+def cite_block() -> str:
+    authors = yaml.safe_load((ROOT / "CITATION.cff").read_text())["authors"]
+    return "\n".join(
+        [
+            "```bibtex",
+            "@software{dllm_tutorial,",
+            f"  title   = {{{TITLE}}},",
+            f"  author  = {{{{{authors[0]['name']}}}}},",
+            f"  version = {{{dllm_tutorial.__version__}}},",
+            "  year    = {2026},",
+            f"  url     = {{{address()}}}",
+            "}",
+            "```",
+        ]
+    )
+
+
+def repository_block() -> str:
+    return f"repository:\n  url: {address()}\n  branch: {tag()}"
+
+
+def citation_block() -> str:
+    return f"version: {dllm_tutorial.__version__}\nrepository-code: {address()}"
+
+
+def benchmark_block() -> str:
+    """The rows of the decoding benchmark as a Markdown table."""
+    return pd.read_csv(BENCHMARK, comment="#").to_markdown(index=False)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "clone": clone_block,
+    "install": install_block,
+    "chapters": chapters_block,
+    "cite": cite_block,
+    "repository": repository_block,
+    "citation": citation_block,
+    "benchmark": benchmark_block,
+}
+FILES = ["README.md", "book/intro.md", "_config.yml", "CITATION.cff"]
+
+
+def fill_blocks(text: str) -> str:
+    """Replace what stands between each pair of marker lines."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match['begin']}{BLOCKS[match['name']]()}\n{match['end']}"
+
+    marked = r"(?P<begin>^.*begin:(?P<name>\w+).*\n)(?s:.*?)(?P<end>^.*end:(?P=name))"
+    return re.sub(marked, fill, text, flags=re.M)
+
+
+# --- notebooks ---------------------------------------------------------------
+
+INSTALL = """\
+try:
+    import dllm_tutorial
+except ImportError:
+    source = "{source}"
+    %pip install -q {{source}}
+    import dllm_tutorial"""
+
+REPORT = "print(dllm_tutorial.environment(PROFILE))"
+
+
+def managed_cells(name: str) -> dict[str, nbformat.NotebookNode]:
+    """The cells that every notebook shares, by tag."""
+    link = f"[Open this chapter in Google Colab]({colab(name)})"
+    cells = {
+        "colab": nbformat.v4.new_markdown_cell(link),
+        "install": nbformat.v4.new_code_cell(INSTALL.format(source=pip_source())),
+        "report": nbformat.v4.new_code_cell(REPORT),
+    }
+    tags = {
+        "colab": ["colab"],
+        "install": ["install", "hide-input"],
+        # Versions and devices differ from machine to machine.
+        "report": ["report", "hide-input", "nbval-ignore-output"],
+    }
+    for key, cell in cells.items():
+        cell.metadata["tags"] = tags[key]
+    return cells
+
+
+def tagged(notebook: nbformat.NotebookNode, tag_name: str) -> list[int]:
+    return [
+        index
+        for index, cell in enumerate(notebook.cells)
+        if tag_name in cell.metadata.get("tags", [])
+    ]
+
+
+def fill_notebook(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """Put the shared cells in: title, colab, install, parameters, report."""
+    cells = managed_cells(name)
+    for key in cells:
+        for index in reversed(tagged(notebook, key)):
+            del notebook.cells[index]
+    (parameters,) = tagged(notebook, "parameters")
+    notebook.cells.insert(parameters + 1, cells["report"])
+    notebook.cells.insert(1, cells["install"])
+    notebook.cells.insert(1, cells["colab"])
+    return notebook
+
+
+def fill_source(path: Path) -> str:
+    """The text that the percent script ``path`` should have."""
+    notebook = jupytext.read(path)
+    return jupytext.writes(fill_notebook(notebook, path.stem), fmt="py:percent")
+
+
+# --- all of it ---------------------------------------------------------------
+
+
+def derived() -> dict[Path, str]:
+    """Each file that depends on the address, with the text it should have."""
+    texts = {ROOT / name: fill_blocks((ROOT / name).read_text()) for name in FILES}
+    texts |= {path: fill_source(path) for path in sorted(NOTEBOOKS.glob("*.py"))}
+    return texts
+
+
+def set_address(url: str) -> None:
+    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+?/?", url):
+        raise SystemExit(f"URL: expected https://github.com/OWNER/NAME, got {url!r}")
+    path = ROOT / "pyproject.toml"
+    path.write_text(path.read_text().replace(address(), url.rstrip("/")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--url", help="the new public address")
+    arguments = parser.parse_args()
+    if arguments.url:
+        set_address(arguments.url)
+    for path, text in derived().items():
+        if path.read_text() != text:
+            path.write_text(text)
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
