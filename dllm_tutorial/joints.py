@@ -463,8 +463,8 @@ class Shuffle(Joint):
     def log_prob(self, x: Tensor) -> Tensor:
         self._full(x)
         valid = (x.sort(1).values == torch.arange(self.length, device=x.device)).all(1)
-        log_p = torch.full(valid.shape, -math.lgamma(self.length + 1), device=x.device)
-        return torch.where(valid, log_p.double(), -math.inf).to(self.dtype)
+        log_p = torch.full_like(valid, -math.lgamma(self.length + 1), dtype=self.dtype)
+        return torch.where(valid, log_p, -math.inf)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         _checks.integer(n, "n", 0)
