@@ -50,6 +50,7 @@ __all__ = [
 
 # Rows given to a denoiser at once when all masks are enumerated.
 CHUNK = 2**15
+MAX_LENGTH = 20
 
 
 def token_nll(denoiser: Denoiser, x: Tensor, x0: Tensor) -> Tensor:
@@ -386,7 +387,8 @@ def log_mean_exp_orders(
     sampled orders would be no bound at all: that choice has to look at x.
 
     The standard error is that of the mean of the K probabilities, carried through the
-    logarithm; it says nothing about the bias, which is of the order of its square.
+    logarithm (NaN for K = 1); it says nothing about the bias, which is of the order of
+    its square.
     """
     _checks.tokens(x0, "x0")
     _checks.integer(draws, "draws", 1)
@@ -395,9 +397,10 @@ def log_mean_exp_orders(
     ).double()
     loss = log_sum_loss(log_p).loss
     ratio = (log_p + loss).exp()  # [K, B], p / mean p
+    spread = (ratio - 1).square().sum(0) / (draws - 1 or math.nan)
     return Estimate(
         value=loss,
-        standard_error=ratio.std(0) / math.sqrt(draws),
+        standard_error=(spread / draws).sqrt(),
         draws=draws,
         bias="an upper bound on the NLL in expectation, falling with the draws",
     )
@@ -460,6 +463,11 @@ def exact_t_step(
 
 def _weighted_masks(denoiser: Denoiser, x0: Tensor, c: Tensor) -> Tensor:
     """Sum over masks M of c[|M| - 1] times the NLL of the masked tokens."""
+    if x0.shape[1] > MAX_LENGTH:
+        raise ValueError(
+            f"x0 must have at most {MAX_LENGTH} positions to enumerate its masks, got "
+            f"{x0.shape[1]}"
+        )
     masks = masking.all_masks(x0.shape[1], device=x0.device)[1:]  # [2^L - 1, L]
     weights = c.to(x0.device)[masks.sum(-1) - 1]
     total = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)

@@ -1,0 +1,423 @@
+"""Losses against enumeration of orders and of whole diffusion trajectories.
+
+Sampled statements are z tests or chi-square tests at level 1e-4 with fixed seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from helpers import RandomTableDenoiser, all_sequences
+from scipy import stats
+
+from dllm_tutorial import losses, masking, orders
+from dllm_tutorial.denoiser import FunctionDenoiser
+from dllm_tutorial.schedules import (
+    Cosine,
+    CosineMDLM,
+    Geometric,
+    Linear,
+    LogLinear,
+    Polynomial,
+)
+
+LEVEL = 1e-4
+Z = stats.norm.isf(LEVEL / 2)
+VOCAB, LENGTH = 3, 3
+DENOISER = RandomTableDenoiser(VOCAB, LENGTH, seed=0)
+X = torch.tensor([[0, 1, 2], [2, 2, 0]])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def chain_rule(denoiser, x, order) -> float:
+    """-log p^(order)(x) of one sequence, token by token, with nothing shared."""
+    state, total = torch.full_like(x, denoiser.mask_id), 0.0
+    for position in order:
+        log_p = denoiser(state[None])[0, position].log_softmax(-1)
+        total -= log_p[x[position]].item()
+        state[position] = x[position]
+    return total
+
+
+def order_average(denoiser, x) -> torch.Tensor:
+    every = list(itertools.permutations(range(x.shape[1])))
+    return torch.tensor(
+        [sum(chain_rule(denoiser, row, o) for o in every) / len(every) for row in x],
+        dtype=torch.float64,
+    )
+
+
+def assert_mean(draws: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Columns of draws [n, B] have the wanted means, by z tests."""
+    error = draws.double().std(0) / math.sqrt(len(draws))
+    z = (draws.double().mean(0) - wanted) / error
+    assert bool((z.abs() < stats.norm.isf(LEVEL / 2 / len(wanted))).all()), z
+
+
+def causal(vocab: int, length: int, seed: int = 0) -> FunctionDenoiser:
+    """Row i of the logits depends on the tokens before i only."""
+    tables = [
+        RandomTableDenoiser(vocab, max(i, 1), seed + i).logits for i in range(length)
+    ]
+
+    def logits(x):
+        rows = []
+        for i in range(length):
+            code = torch.zeros(len(x), dtype=torch.long)
+            for j in range(i):
+                code = code * (vocab + 1) + x[:, j]
+            rows.append(tables[i][code, 0])
+        return torch.stack(rows, 1)
+
+    return FunctionDenoiser(logits, vocab)
+
+
+# ------------------------------------------------------------------------- one pass
+
+
+def test_token_nll_ignores_a_mask_column():
+    logits = torch.tensor([[[1.0, 2.0, 50.0, 0.5]]])
+    denoiser = FunctionDenoiser(lambda x: logits, mask_id=2)
+    nll = losses.token_nll(denoiser, torch.tensor([[2]]), torch.tensor([[1]]))
+    total = math.exp(1) + math.exp(2) + math.exp(0.5)
+    assert nll.item() == pytest.approx(math.log(total) - 2, rel=1e-6)
+
+
+def test_half_precision_logits_are_read_in_float32():
+    logits = torch.randn(2, 3, 5, generator=seeded()).bfloat16()
+    denoiser = FunctionDenoiser(lambda x: logits, mask_id=5)
+    x0 = torch.tensor([[0, 1, 2], [3, 4, 0]])
+    nll = losses.token_nll(denoiser, torch.full_like(x0, 5), x0)
+    assert nll.dtype == torch.float32
+    wanted = -logits.double().log_softmax(-1).gather(2, x0[..., None])[..., 0]
+    assert torch.allclose(nll.double(), wanted, atol=1e-6)
+
+
+def test_only_masked_positions_count():
+    # an unmasked position may be impossible (infinite) without spoiling the sum
+    logits = torch.full((1, 2, 2), -math.inf)
+    logits[0, 0, 0] = 0.0
+    logits[0, 1] = 0.0
+    denoiser = FunctionDenoiser(lambda x: logits, mask_id=2)
+    nll = losses.masked_nll(denoiser, torch.tensor([[1, 2]]), torch.tensor([[1, 0]]))
+    assert nll.item() == pytest.approx(math.log(2))
+
+
+# ------------------------------------------------------------ unbiased estimators
+
+ESTIMATORS = {
+    f"{name}-{times}": (lambda d, x, g, loss=loss, times=times: loss(d, x, times, g))
+    for times in masking.METHODS
+    for name, loss in {
+        "nelbo-linear": lambda d, x, m, g: losses.nelbo(d, x, times=m, generator=g),
+        "nelbo-cosine": lambda d, x, m, g: losses.nelbo(
+            d, x, Cosine(), times=m, generator=g
+        ),
+        "nelbo-mdlm": lambda d, x, m, g: losses.nelbo(
+            d, x, CosineMDLM(), times=m, generator=g
+        ),
+        "llada": lambda d, x, m, g: losses.llada_loss(d, x, times=m, generator=g),
+        "exact-count": lambda d, x, m, g: losses.exact_count_loss(
+            d, x, times=m, generator=g
+        ),
+    }.items()
+}
+ESTIMATORS["any-order"] = lambda d, x, g: losses.any_order_loss(d, x, generator=g)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_random_losses_are_unbiased_for_the_average_over_orders(name):
+    # independent batches of 8 rows: within one, stratified rows are dependent
+    wanted = order_average(DENOISER, X)
+    g, batch = seeded(len(name)), X.repeat(4, 1)
+    draws = torch.stack(
+        [
+            ESTIMATORS[name](DENOISER, batch, g).reshape(4, 2).mean(0)
+            for _ in range(2000)
+        ]
+    )
+    assert_mean(draws, wanted)
+
+
+@pytest.mark.parametrize("loss", [losses.nelbo, losses.exact_count_loss])
+def test_a_prompt_gives_the_conditional_nelbo(loss):
+    maskable = torch.tensor([False, True, True])
+
+    def conditional(row):  # average over the two orders of positions 1, 2
+        total = 0.0
+        for order in ((0, 1, 2), (0, 2, 1)):
+            total += chain_rule(DENOISER, row, order) / 2
+        first = DENOISER(torch.full((1, 3), VOCAB))[0, 0].log_softmax(-1)[row[0]]
+        return total + first.item()
+
+    wanted = torch.tensor([conditional(row) for row in X], dtype=torch.float64)
+    g = seeded(3)
+    draws = torch.stack(
+        [loss(DENOISER, X, maskable=maskable, generator=g) for _ in range(4000)]
+    )
+    assert_mean(draws, wanted)
+
+
+# ------------------------------------------------------------------------- T-step bound
+
+
+def trajectory_bound(denoiser, x, steps, schedule) -> float:
+    """E_q[log q(x_1..T | x_0) - log p(x_0..T)] over all trajectories of masked sets.
+
+    The definition of the evidence bound for the T-step sampler, which starts fully
+    masked, term by term: no formula of the T-step loss is used.
+    """
+    length = len(x)
+    alpha = [schedule.alpha(i / steps).item() for i in range(steps + 1)]
+    total = 0.0
+    # a token's trajectory is the first time index at which it is masked: 1 ... T
+    for first in itertools.product(range(1, steps + 1), repeat=length):
+        log_q = sum(math.log(alpha[k - 1] - alpha[k]) for k in first)
+        log_p = 0.0
+        for i in range(steps, 0, -1):  # from time i to time i - 1
+            reveal = (alpha[i - 1] - alpha[i]) / (1 - alpha[i])
+            hidden = [j for j in range(length) if first[j] <= i]
+            state = x.clone()
+            state[hidden] = denoiser.mask_id
+            log_mu = denoiser(state[None])[0].log_softmax(-1)
+            for j in hidden:
+                if first[j] == i:
+                    log_p += math.log(reveal) + log_mu[j, x[j]].item()
+                else:
+                    log_p += math.log(1 - reveal)
+        total += math.exp(log_q) * (log_q - log_p)
+    return total
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), Polynomial(3)], ids=repr)
+def test_t_step_bound_is_the_evidence_bound_of_trajectories(steps, schedule):
+    wanted = [trajectory_bound(DENOISER, x, steps, schedule) for x in X]
+    got = losses.exact_t_step(DENOISER, X, steps, schedule)
+    assert got.tolist() == pytest.approx(wanted, abs=1e-10)
+
+
+@pytest.mark.parametrize("times", masking.METHODS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_t_step_draw_is_unbiased(times, steps):
+    wanted = losses.exact_t_step(DENOISER, X, steps, Cosine())
+    g = seeded(5)
+    draws = torch.stack(
+        [
+            losses.nelbo_t_step(DENOISER, X, steps, Cosine(), times=times, generator=g)
+            for _ in range(4000)
+        ]
+    )
+    if steps == 1:  # everything is masked: no randomness is left
+        assert torch.allclose(draws.double(), wanted.expand_as(draws), atol=1e-10)
+    else:
+        assert_mean(draws, wanted)
+
+
+def test_t_step_tends_to_the_continuous_bound():
+    limit = losses.exact_nelbo(DENOISER, X)
+    gaps = [
+        (losses.exact_t_step(DENOISER, X, steps, Cosine()) - limit).abs().max().item()
+        for steps in (64, 256, 1024)
+    ]
+    # the gap is O(1/T): a factor 4 each time
+    assert gaps[0] / gaps[1] == pytest.approx(4, rel=0.1)
+    assert gaps[1] / gaps[2] == pytest.approx(4, rel=0.1)
+
+
+# ------------------------------------------------------------------------ exact nelbo
+
+
+@pytest.mark.parametrize("schedule", [LogLinear(), LogLinear(0.05), Geometric()])
+def test_truncation_leaves_out_the_mask_rates_beyond_the_ends(schedule):
+    # each mask size loses the integral of u^(m-1) (1-u)^(L-m) over the missing mask
+    # rates u, which scipy knows as the incomplete beta function
+    low, high = schedule.masked(0.0).item(), schedule.masked(1.0).item()
+    missing = torch.zeros(len(X), dtype=torch.float64)
+    for mask in masking.all_masks(LENGTH)[1:]:
+        m = int(mask.sum())
+        log_p = DENOISER(X.masked_fill(mask, VOCAB)).log_softmax(-1)
+        nll = -log_p.gather(2, X[..., None])[..., 0]
+        beta = stats.beta(m, LENGTH - m + 1)
+        share = beta.cdf(low) + beta.sf(high)
+        missing += share / (m * math.comb(LENGTH, m)) * (nll * mask).sum(-1)
+    got = losses.exact_nelbo(DENOISER, X, schedule)
+    assert torch.allclose(got, losses.exact_nelbo(DENOISER, X) - missing, atol=1e-10)
+    assert bool((missing > 0).all())
+
+
+def test_many_rows_in_chunks(monkeypatch):
+    x = all_sequences(VOCAB, LENGTH)
+    whole = losses.exact_nelbo(DENOISER, x)
+    monkeypatch.setattr(losses, "CHUNK", 2 * len(x))
+    assert torch.allclose(losses.exact_nelbo(DENOISER, x), whole, atol=1e-12)
+
+
+# ---------------------------------------------------------------- orders and their sums
+
+
+def test_ar_loss_is_the_likelihood_of_a_causal_denoiser():
+    denoiser = causal(VOCAB, 3)
+    x = all_sequences(VOCAB, 3)
+    loss = losses.ar_loss(denoiser, x)
+    wanted = [chain_rule(denoiser, row, range(3)) for row in x]
+    assert loss.tolist() == pytest.approx(wanted, abs=1e-10)
+    assert (-loss).exp().sum().item() == pytest.approx(1, abs=1e-10)
+
+
+def test_log_sum_by_hand():
+    log_p = torch.tensor([[0.5, 0.2], [0.25, 0.1]], dtype=torch.float64).log()
+    prior = torch.tensor([0.75, 0.25], dtype=torch.float64)
+    out = losses.log_sum_loss(log_p, prior.log())
+    mass = [0.75 * 0.5 + 0.25 * 0.25, 0.75 * 0.2 + 0.25 * 0.1]
+    assert out.loss.tolist() == pytest.approx([-math.log(m) for m in mass])
+    assert out.log_responsibilities.exp()[0].tolist() == pytest.approx(
+        [0.375 / mass[0], 0.15 / mass[1]]
+    )
+    # one order: its own NLL
+    assert torch.allclose(losses.log_sum_loss(log_p[:1]).loss, -log_p[0])
+
+
+def test_log_sum_over_all_orders_is_a_normalized_mixture():
+    x = all_sequences(VOCAB, LENGTH)
+    every = orders.all_orders(LENGTH)
+    log_p = torch.stack([orders.log_prob(DENOISER, x, o) for o in every])
+    out = losses.log_sum_loss(log_p)
+    assert (-out.loss).exp().sum().item() == pytest.approx(1, abs=1e-10)
+    shares = out.log_responsibilities.exp()
+    assert torch.allclose(shares.sum(0), torch.ones(len(x)).double(), atol=1e-12)
+    best = -log_p.max(0).values
+    assert bool((out.loss >= best - 1e-12).all())
+    assert bool((out.loss <= best + math.log(len(every)) + 1e-12).all())
+    # the average over orders (the NELBO) is looser than the sum inside the logarithm
+    assert bool((out.loss <= -log_p.mean(0) + 1e-12).all())
+
+
+def test_gradient_of_log_sum_weighs_orders_by_responsibility():
+    log_p = torch.randn(4, 3, dtype=torch.float64, generator=seeded()).requires_grad_()
+    out = losses.log_sum_loss(log_p)
+    out.loss.sum().backward()
+    assert torch.allclose(log_p.grad, -out.log_responsibilities.exp(), atol=1e-12)
+
+
+def test_log_sum_of_very_unlikely_sequences():
+    log_p = torch.tensor([[-30_000.0], [-30_001.0]]).half().float()
+    loss = losses.log_sum_loss(log_p).loss.item()
+    assert math.isfinite(loss) and loss == pytest.approx(
+        -log_p.max().item() + math.log(2), rel=1e-4
+    )
+    assert losses.log_sum_loss(log_p.bfloat16()).loss.dtype == torch.float32
+
+
+# --------------------------------------------------------------- likelihood estimators
+
+
+def test_nelbo_estimate_is_unbiased_and_knows_its_error():
+    wanted = order_average(DENOISER, X)
+    g = seeded(6)
+    runs = [losses.nelbo_estimate(DENOISER, X, 6, generator=g) for _ in range(1500)]
+    value = torch.stack([r.value for r in runs])
+    assert_mean(value, wanted)
+    # the squared standard errors average to the variance of the value
+    squares = torch.stack([r.standard_error for r in runs]) ** 2
+    assert_mean(squares - (value - wanted) ** 2, torch.zeros(len(X)).double())
+    assert runs[0].draws == 6 and "upper bound" in runs[0].bias
+
+
+def test_nelbo_estimate_with_a_prompt_and_full_mask():
+    maskable = torch.tensor([[False, False, True], [False, True, False]])
+    got = losses.nelbo_estimate(DENOISER, X, 2, maskable=maskable, generator=seeded())
+    for b, hidden in enumerate(([2], [1])):
+        state = X[b].clone()
+        state[hidden] = VOCAB
+        log_p = DENOISER(state[None])[0, hidden[0]].log_softmax(-1)[X[b, hidden[0]]]
+        assert got.value[b].item() == pytest.approx(-log_p.item(), abs=1e-10)
+        assert got.standard_error[b] == 0
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_log_mean_exp_orders_has_the_enumerated_expectation(draws):
+    every = list(itertools.permutations(range(LENGTH)))
+    p = torch.tensor(
+        [[math.exp(-chain_rule(DENOISER, x, o)) for x in X] for o in every]
+    ).double()
+    picks = itertools.product(range(len(every)), repeat=draws)
+    wanted = torch.stack([-p[list(k)].mean(0).log() for k in picks]).mean(0)
+    g = seeded(7)
+    batch = X.repeat(3000, 1)  # every row draws its own orders
+    got = losses.log_mean_exp_orders(DENOISER, batch, draws, generator=g)
+    assert_mean(got.value.reshape(-1, 2), wanted)
+    # between the NLL of the mixture over all orders and the NELBO
+    nll = -p.mean(0).log()
+    assert bool((nll <= wanted).all())
+    assert bool(got.standard_error.isnan().all()) == (draws == 1)
+    assert bool((wanted <= order_average(DENOISER, X) + 1e-12).all())
+
+
+def test_bounds_fall_with_more_orders():
+    g, batch = seeded(8), X.repeat(2000, 1)
+    means = [
+        losses.log_mean_exp_orders(DENOISER, batch, k, generator=g).value.mean().item()
+        for k in (1, 4, 16)
+    ]
+    assert means[0] > means[1] > means[2]
+
+
+# ---------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.nelbo,
+        losses.llada_loss,
+        losses.exact_count_loss,
+        losses.any_order_loss,
+        lambda d, x, generator: losses.nelbo_t_step(d, x, 4, generator=generator),
+    ],
+)
+def test_losses_have_finite_gradients_that_a_step_follows(loss):
+    weights = torch.zeros(LENGTH, VOCAB, requires_grad=True)
+    denoiser = FunctionDenoiser(lambda x: weights.expand(len(x), -1, -1), VOCAB)
+    x = X.repeat(50, 1)
+    before = loss(denoiser, x, generator=seeded(9)).mean()
+    before.backward()
+    assert bool(torch.isfinite(weights.grad).all()) and weights.grad.abs().sum() > 0
+    with torch.no_grad():
+        weights -= 0.1 * weights.grad
+    after = loss(denoiser, x, generator=seeded(9)).mean()
+    assert after < before
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "argument"),
+    [
+        (lambda: losses.nelbo(DENOISER, X[0]), ValueError, "x0"),
+        (lambda: losses.nelbo(DENOISER, X, times="often"), ValueError, "method"),
+        (lambda: losses.nelbo_t_step(DENOISER, X, 0), ValueError, "steps"),
+        (lambda: losses.exact_t_step(DENOISER, X, 1.5), TypeError, "steps"),
+        (lambda: losses.nelbo_estimate(DENOISER, X, 5), ValueError, "draws"),
+        (lambda: losses.log_mean_exp_orders(DENOISER, X, 0), ValueError, "draws"),
+        (lambda: losses.log_sum_loss(torch.zeros(3)), ValueError, "log_p"),
+        (
+            lambda: losses.log_sum_loss(torch.zeros(3, 2), torch.zeros(2)),
+            ValueError,
+            "log_prior",
+        ),
+        (
+            lambda: losses.exact_nelbo(DENOISER, torch.zeros(1, 30, dtype=torch.long)),
+            ValueError,
+            "x0",
+        ),
+        (lambda: losses.ar_loss(DENOISER, X.float()), TypeError, "x0"),
+    ],
+)
+def test_bad_arguments_are_named(call, error, argument):
+    with pytest.raises(error, match=argument):
+        call()
