@@ -1,0 +1,423 @@
+r"""The one decoding loop.
+
+Each step asks the denoiser for logits, proposes a token at every position, ranks the
+masked positions of each row's current block, reveals as many as the strategy's quota
+says and lets it mask some again. All of it is batched tensor arithmetic of fixed shape:
+rows advance at their own pace, each with its own counters, and nothing inside a step
+waits for the device.
+
+Blocks (semi-autoregressive decoding) tile a row from its first masked position. Tiles
+without a masked position need no work and are not counted. A row works on one block
+until it is filled, then on the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dllm_tutorial import _checks, counter_rng
+from dllm_tutorial.decoding.candidates import Suppressed, propose
+from dllm_tutorial.decoding.strategy import TOKEN, Strategy, View, order_of
+from dllm_tutorial.denoiser import Denoiser
+
+__all__ = ["Generation", "History", "State", "Task", "generate", "step"]
+
+LOOK = 4  # steps between two looks at whether all rows are done
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened at each of S steps; a finished row repeats its last state.
+
+    Parameters
+    ----------
+    states : Tensor
+        Long[S + 1, B, L]; state 0 is the prompt.
+    confidence : Tensor
+        Float64[S, B, L], the untempered probability of the token proposed at each
+        masked position; NaN where the position was not masked or the row was finished.
+    block : Tensor
+        Long[S, B], the block being worked on, from 0.
+    n_blocks : Tensor
+        Long[B]
+    mask_id : int
+    time : Tensor or None
+        Float64[S, B], the time reached by each step, from 1 down to 0 in every block,
+        for strategies with a clock (ancestral, first-hitting, ReMDM).
+    """
+
+    states: Tensor
+    confidence: Tensor
+    block: Tensor
+    n_blocks: Tensor
+    mask_id: int
+    time: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """``sequences`` Long[B, L], ``nfe`` Long[B] (evaluations of the denoiser while the
+    row still had work to do), ``history`` (None unless recorded)."""
+
+    sequences: Tensor
+    nfe: Tensor
+    history: History | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What stays fixed while a batch is decoded."""
+
+    denoiser: Denoiser
+    seeds: Tensor  # Long[B]
+    given: Tensor  # Bool[B, L]
+    block_of: Tensor  # Long[B, L]
+    place: Tensor  # Long[B, L], within the block
+    length: Tensor  # Long[B, L], of the block
+    sizes: Tensor  # Long[B, N], positions to fill in each block
+    budgets: Tensor  # Long[B, N], steps that each block may take
+    n_blocks: Tensor  # Long[B]
+    block_length: int
+    temperature: float
+    top_p: float | None
+    suppressed: Suppressed | None
+
+
+class State(NamedTuple):
+    """What a step changes."""
+
+    x: Tensor  # Long[B, L]
+    block: Tensor  # Long[B], n_blocks when the row is done
+    block_step: Tensor  # Long[B]
+    nfe: Tensor  # Long[B]
+    shown: Tensor  # Float64[B, L], confidence with which a token was revealed
+    proposed: Tensor  # Float64[B, L], confidence of the last proposals, NaN elsewhere
+    fault: Tensor  # Bool[2]: NaN or +inf logits; no token left to draw
+    memory: dict[str, Tensor]
+
+    def active(self, task: Task) -> Tensor:
+        """Bool[B]: rows with work to do."""
+        return self.block < task.n_blocks
+
+
+def generate(
+    denoiser: Denoiser,
+    x: Tensor,
+    strategy: Strategy,
+    *,
+    temperature: float = 0.0,
+    top_p: float | None = None,
+    suppress: Iterable[int] | None = None,
+    block_length: int | None = None,
+    generator: torch.Generator | None = None,
+    seeds: Tensor | None = None,
+    record: bool = False,
+) -> Generation:
+    """Fill the masked positions of ``x``; all other positions are kept.
+
+    Prompting, infilling and blocks are one thing: ``x`` holds ``denoiser.mask_id``
+    where a token is wanted. A row's answer depends on its own tokens and seed alone,
+    not on the batch around it.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Gives logits Float[B, L, V]. The column of ``mask_id``, if it has one, is never
+        drawn. Minus infinity marks an impossible token.
+    x : Tensor
+        Long[B, L]
+    strategy : Strategy
+        From :mod:`dllm_tutorial.decoding.strategies`.
+    temperature : float
+        Tokens are drawn from softmax(logits / temperature); 0 takes the most probable
+        one, the lowest id among equals.
+    top_p : float, optional
+        Draw from the smallest set of tokens whose tempered probability reaches this.
+    suppress : iterable of int, optional
+        Tokens never drawn; confidences are renormalised over the others.
+    block_length : int, optional
+        Tile each row from its first masked position and fill block after block.
+    generator : torch.Generator, optional
+        Draws one seed per row; None takes torch's default generator.
+    seeds : Tensor, optional
+        Long[B], the seeds of the rows, instead of drawing them.
+    record : bool
+        Keep the history.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range, for fewer steps than blocks, and where the denoiser
+        gives a position that is to be filled NaN, +inf, or no token with a finite logit
+        that is not suppressed.
+    """
+    if not isinstance(strategy, Strategy):
+        raise TypeError(f"strategy must be a Strategy, got {strategy!r}")
+    mask_id = _checks.integer(denoiser.mask_id, "denoiser.mask_id", 0)
+    task = Task(
+        denoiser,
+        seeds=_seeds(seeds, generator, _check_tokens(x)),
+        temperature=_checks.number(temperature, "temperature", 0, open_right=True),
+        top_p=top_p,
+        suppressed=None,
+        **_blocks(x == mask_id, block_length, strategy.steps),
+    )
+    if top_p is not None:
+        _checks.in_unit_interval(top_p, "top_p", open_left=True)
+    forbidden = {_checks.integer(token, "suppress", 0) for token in suppress or ()}
+
+    # A row takes at most this many steps, exactly this many where rounds is known.
+    bound = task.budgets
+    if strategy.rounds is not None:
+        bound = strategy.rounds(task.sizes, task.budgets)
+    state = _start(x)
+    records = []
+    with torch.no_grad():
+        for i in range(int(bound.sum(-1).max())):
+            logits = _check_logits(denoiser(state.x), x)
+            if i == 0:
+                vocabulary = _suppressed(forbidden, mask_id, logits)
+                task = replace(task, suppressed=vocabulary)
+            before, state = state, step(strategy, task, state, logits)
+            if record:
+                records.append(_record(task, before, state))
+            if strategy.rounds is None and i % LOOK == LOOK - 1:
+                _check_faults(state)
+                if not bool(state.active(task).any()):
+                    break
+    _check_faults(state)
+    history = _history(task, x, state, records) if record else None
+    return Generation(state.x, state.nfe, history)
+
+
+def step(strategy: Strategy, task: Task, state: State, logits: Tensor) -> State:
+    """One step of all rows, without the forward pass that gave ``logits``.
+
+    Fixed shapes and no look at any value: it compiles as one graph.
+    """
+    view = _look(strategy, task, state, logits)
+    if strategy.start is not None and not state.memory:
+        view.memory.update(strategy.start(view))
+    score = strategy.rank(view)
+    quota = strategy.quota(view, score)
+    last = view.step + 1 >= view.steps
+    quota = torch.where(last, view.n_masked, quota)
+    reveal = view.masked & (order_of(score, view.masked) < quota[:, None])
+    x = torch.where(reveal, view.found.token, state.x)
+    shown = torch.where(reveal, view.found.confidence, state.shown)
+    if strategy.revise is not None:
+        again = strategy.revise(view, score, reveal)
+        again = again & view.fillable & ~view.masked & ~last[:, None]
+        x = torch.where(again, task.denoiser.mask_id, x)
+
+    finished = ~(view.fillable & (x == task.denoiser.mask_id)).any(-1)
+    if strategy.clocked:
+        finished = finished & last
+    active = state.active(task)
+    waiting = active[:, None] & (state.x == task.denoiser.mask_id)
+    return State(
+        x,
+        state.block + (active & finished),
+        torch.where(finished, 0, state.block_step + 1),
+        state.nfe + active,
+        shown,
+        torch.where(waiting, view.found.confidence, torch.nan),
+        state.fault | _faults(view, strategy),
+        view.memory,
+    )
+
+
+def _look(strategy: Strategy, task: Task, state: State, logits: Tensor) -> View:
+    current = task.block_of == state.block[:, None]  # nowhere where the row is done
+    fillable = current & ~task.given
+    masked = fillable & (state.x == task.denoiser.mask_id)
+    block = state.block.clamp(max=task.sizes.shape[-1] - 1)[:, None]
+    places = torch.arange(state.x.shape[-1], device=state.x.device)
+
+    def uniform(stream: int) -> Tensor:
+        return counter_rng.uniform(task.seeds, state.nfe, places, stream)
+
+    found = propose(
+        logits,
+        uniform(TOKEN) if task.temperature > 0 else None,
+        temperature=task.temperature,
+        top_p=task.top_p,
+        suppressed=task.suppressed,
+        want=strategy.needs,
+    )
+    return View(
+        masked=masked,
+        fillable=fillable,
+        n_masked=masked.sum(-1),
+        size=task.sizes.gather(-1, block)[:, 0],
+        step=state.block_step,
+        steps=task.budgets.gather(-1, block)[:, 0].clamp(min=1),
+        place=task.place,
+        length=task.length,
+        found=found,
+        shown=state.shown,
+        memory=dict(state.memory),
+        uniform=uniform,
+        leave_one_out=partial(leave_one_out, task, state),
+    )
+
+
+def leave_one_out(task: Task, state: State) -> Tensor:
+    """Float64[B, L]: probability of each token of the current block given all others.
+
+    One extra call of the denoiser on B * block_length rows, each with one position
+    masked; meaningless outside the block and where the token is masked already.
+    """
+    batch, length = state.x.shape
+    first = (task.block_of < state.block[:, None]).sum(-1, keepdim=True)
+    width = torch.arange(task.block_length, device=state.x.device)
+    places = (first + width).clamp(max=length - 1)[..., None]  # [B, W, 1]
+    rows = state.x[:, None].expand(-1, task.block_length, -1)
+    logits = task.denoiser(
+        rows.scatter(-1, places, task.denoiser.mask_id).flatten(0, 1)
+    )
+    logits = logits.view(batch, task.block_length, length, -1)
+    logits = logits.gather(2, places[..., None].expand(-1, -1, 1, logits.shape[-1]))
+    if task.suppressed is not None:
+        logits = logits.masked_fill(task.suppressed.flags, -torch.inf)
+    token = rows.gather(-1, places).clamp(max=logits.shape[-1] - 1)
+    p = logits[:, :, 0].to(torch.float64).softmax(-1).gather(-1, token)[..., 0]
+    return torch.zeros_like(state.shown).scatter_(-1, places[..., 0], p)
+
+
+def _blocks(masked: Tensor, block_length: int | None, steps: int | None) -> dict:
+    """Where each row's blocks lie; fields of Task."""
+    batch, length = masked.shape
+    width = length
+    if block_length is not None:
+        width = min(_checks.integer(block_length, "block_length", 1), length)
+    places = torch.arange(length, device=masked.device)
+    first = masked.int().argmax(-1, keepdim=True)  # 0 where nothing is masked
+    place = places - first
+    tile = (place.clamp(min=0)) // width
+    per_tile = torch.zeros(batch, -(-length // width), dtype=torch.int64)
+    per_tile = per_tile.to(masked.device).scatter_add_(-1, tile, masked.long())
+    number = (per_tile > 0).cumsum(-1) - 1  # of a tile among those with work to do
+    block_of = number.clamp(min=0).gather(-1, tile)
+    sizes = torch.zeros_like(per_tile).scatter_add_(-1, block_of, masked.long())
+    n_blocks = (sizes > 0).sum(-1)
+    budgets = sizes
+    if steps is not None:
+        share = steps // n_blocks.clamp(min=1)
+        if not bool((share > 0).all()):
+            raise ValueError(
+                f"steps must be at least the number of blocks, got steps={steps} for "
+                f"{int(n_blocks.max())} blocks"
+            )
+        budgets = share[:, None] * (sizes > 0)
+    return {
+        "given": ~masked,
+        "block_of": torch.where(place < 0, -1, block_of),
+        "place": place % width,
+        "length": (length - first - tile * width).clamp(max=width),
+        "sizes": sizes,
+        "budgets": budgets,
+        "n_blocks": n_blocks,
+        "block_length": width,
+    }
+
+
+def _start(x: Tensor) -> State:
+    zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    shown = torch.ones(x.shape, dtype=torch.float64, device=x.device)
+    fault = torch.zeros(2, dtype=torch.bool, device=x.device)
+    return State(x, zero, zero, zero, shown, shown * torch.nan, fault, {})
+
+
+def _faults(view: View, strategy: Strategy) -> Tensor:
+    used = view.fillable if "revealed" in strategy.needs else view.masked
+    peak = view.found.peak
+    broken = peak.isnan() | (peak == torch.inf)
+    return torch.stack([(used & broken).any(), (used & (peak == -torch.inf)).any()])
+
+
+def _check_faults(state: State) -> None:
+    broken, empty = state.fault.tolist()
+    if broken:
+        raise ValueError(
+            "denoiser must give logits without NaN and +inf at positions to fill"
+        )
+    if empty:
+        raise ValueError(
+            "denoiser must leave a token to draw at every position to fill: all logits "
+            "of the tokens that are not suppressed (the mask is) were -inf"
+        )
+
+
+def _check_tokens(x: Tensor) -> Tensor:
+    _checks.tokens(x, "x")
+    if x.dtype != torch.int64:
+        raise TypeError(f"x must be torch.int64, got {x.dtype}")
+    if x.numel() == 0 or int(x.min()) < 0:
+        raise ValueError(f"x must hold token ids, got shape {tuple(x.shape)}, {x}")
+    return x
+
+
+def _check_logits(logits: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(
+            "denoiser must return a floating-point tensor of logits, got "
+            f"{getattr(logits, 'dtype', type(logits).__name__)}"
+        )
+    if logits.ndim != 3 or logits.shape[:2] != x.shape or logits.shape[2] == 0:
+        raise ValueError(
+            f"denoiser must return logits [B, L, V] for x of shape {tuple(x.shape)}, "
+            f"got {tuple(logits.shape)}"
+        )
+    return logits
+
+
+def _suppressed(forbidden: set[int], mask_id: int, logits: Tensor) -> Suppressed | None:
+    vocab_size = logits.shape[-1]
+    if forbidden and max(forbidden) >= vocab_size:
+        raise ValueError(
+            f"suppress must hold tokens below {vocab_size}, got {max(forbidden)}"
+        )
+    if mask_id < vocab_size:
+        forbidden = forbidden | {mask_id}
+    if not forbidden:
+        return None
+    return Suppressed.of(tuple(sorted(forbidden)), vocab_size, logits.device)
+
+
+def _seeds(
+    seeds: Tensor | None, generator: torch.Generator | None, x: Tensor
+) -> Tensor:
+    if seeds is None:
+        return counter_rng.draw_seeds(len(x), generator).to(x.device)
+    if generator is not None:
+        raise ValueError("give seeds or generator, not both")
+    _checks.tokens(seeds, "seeds", ndim=1, length=len(x))
+    return seeds.to(x.device, torch.int64)
+
+
+def _record(task: Task, before: State, after: State) -> tuple[Tensor | None, ...]:
+    block = torch.minimum(before.block, (task.n_blocks - 1).clamp(min=0))
+    return after.x, after.proposed, block, after.memory.get("time")
+
+
+def _history(task: Task, x: Tensor, state: State, records: list) -> History:
+    """The steps until the last row finished; those before that was seen are dropped."""
+    records = records[: int(state.nfe.max())]
+    states, proposed, block, time = zip(*records, strict=True) if records else [()] * 4
+    batch, length = x.shape
+    none = state.proposed.new_empty(0, batch, length)
+    return History(
+        states=torch.stack([x, *states]),
+        confidence=torch.stack(proposed) if records else none,
+        block=torch.stack(block) if records else none[..., 0].long(),
+        n_blocks=task.n_blocks,
+        mask_id=task.denoiser.mask_id,
+        time=torch.stack(time) if records and time[0] is not None else None,
+    )

@@ -1,0 +1,95 @@
+"""What a decoding strategy is: rank x quota x revise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dllm_tutorial.decoding.candidates import Candidates
+
+__all__ = ["RANK", "REMASK", "TIME", "TOKEN", "Strategy", "View", "order_of"]
+
+# Streams of random numbers: which token is drawn, which position is revealed, which
+# revealed position is masked again, when the next token is revealed.
+TOKEN, RANK, REMASK, TIME = range(4)
+
+
+@dataclass
+class View:
+    """What a strategy sees at one step. A row is at work on one block of positions."""
+
+    masked: Tensor  # Bool[B, L], positions of the block that may be revealed now
+    fillable: Tensor  # Bool[B, L], those of them that were masked at the start
+    n_masked: Tensor  # Long[B]
+    size: Tensor  # Long[B], number of fillable positions
+    step: Tensor  # Long[B], steps already spent on the block
+    steps: Tensor  # Long[B], steps that the block may take; the last one fills it
+    place: Tensor  # Long[B, L], of a position within its block, from 0
+    length: Tensor  # Long[B, L], of that block, given tokens included
+    found: Candidates  # what the logits say at each position
+    shown: Tensor  # Float64[B, L], confidence with which a token was revealed
+    memory: dict[str, Tensor]  # the strategy's own, kept from step to step
+    uniform: Callable[[int], Tensor]  # stream -> Float64[B, L]
+    leave_one_out: Callable[[], Tensor]  # -> Float64[B, L], see loop.leave_one_out
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How to decode: what to reveal first, how much at a time, what to take back.
+
+    Parameters
+    ----------
+    name : str
+        Published name and parameters.
+    rank : callable
+        View -> Float[B, L]: scores; the highest are revealed first, the lowest position
+        first among equals.
+    quota : callable
+        (View, scores) -> Long[B]: how many masked positions each row reveals.
+    revise : callable or None
+        (View, scores, revealed now: Bool[B, L]) -> Bool[B, L]: tokens revealed at
+        earlier steps that are masked again.
+    steps : int or None
+        Steps in all; each block of a row gets ``steps // blocks``, its last step fills
+        it. None: a step reveals at least one token more than it takes back, so a block
+        takes at most as many steps as it has positions to fill.
+    rounds : callable or None
+        (sizes, budgets: Long[B, N]) -> Long[B, N]: the exact number of steps of each
+        block, where the masks alone decide it; None where the denoiser does.
+    start : callable or None
+        View -> memory, before the first step.
+    needs : frozenset of str
+        Any of "margin", "entropy", "log_probs" and "revealed" (proposals are used at
+        revealed positions too).
+    clocked : bool
+        A block is worked on until its steps are used up, even when nothing is masked,
+        because a revealed token may still be masked again.
+    """
+
+    name: str
+    rank: Callable[[View], Tensor]
+    quota: Callable[[View, Tensor], Tensor]
+    revise: Callable[[View, Tensor, Tensor], Tensor] | None = None
+    steps: int | None = None
+    rounds: Callable[[Tensor, Tensor], Tensor] | None = None
+    start: Callable[[View], dict[str, Tensor]] | None = None
+    needs: frozenset[str] = frozenset()
+    clocked: bool = False
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def order_of(score: Tensor, eligible: Tensor) -> Tensor:
+    """Rank 0, 1, ... of each position among the eligible ones: Long[B, L].
+
+    Highest score first, the lowest position first among equals; positions that are not
+    eligible come last.
+    """
+    key = torch.where(eligible, score, -torch.inf)
+    order = key.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(score.shape[-1], device=score.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, places)
