@@ -6,13 +6,17 @@ trained network, a model from a hub. Strategies, losses and plots ask nothing el
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-__all__ = ["Denoiser", "FunctionDenoiser"]
+from dllm_tutorial import _checks
+
+__all__ = ["Denoiser", "FunctionDenoiser", "NoisyDenoiser"]
 
 
 @runtime_checkable
@@ -53,3 +57,49 @@ class FunctionDenoiser:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.fn(x)
+
+
+class NoisyDenoiser:
+    """A denoiser with Gaussian errors added to its logits, fresh at every call.
+
+    A stand-in for learning error of a known size and shape. The error of token v at
+    position i is ``scale * (sqrt(rho) * z[v] + sqrt(1 - rho) * e[i, v])``, where all z
+    and e are standard normal and z is shared by the positions of a row: the errors of
+    one token at two positions have correlation ``rho``.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Gives the logits without error. Where they are -inf they stay so.
+    scale : float
+        Standard deviation of an error, in nats.
+    rho : float
+        Correlation between positions, from 0 to 1.
+    generator : torch.Generator, optional
+        Draws the errors; it must live on the device of the logits.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        scale: float,
+        rho: float,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.denoiser = denoiser
+        self.mask_id = denoiser.mask_id
+        self.scale = _checks.number(scale, "scale", 0.0)
+        self.rho = _checks.in_unit_interval(rho, "rho")
+        self.generator = generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.denoiser(x)  # [B, L, V]
+        own = self._normal(logits)
+        shared = self._normal(logits[:, :1])
+        error = math.sqrt(self.rho) * shared + math.sqrt(1 - self.rho) * own
+        return logits + self.scale * error
+
+    def _normal(self, like: Tensor) -> Tensor:
+        return torch.randn(
+            like.shape, generator=self.generator, dtype=like.dtype, device=like.device
+        )

@@ -33,7 +33,7 @@ from scipy.sparse import csgraph
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from . import _checks
+from dllm_tutorial import _checks
 
 __all__ = [
     "Joint",

@@ -18,8 +18,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from . import _checks
-from .denoiser import Denoiser
+from dllm_tutorial import _checks
+from dllm_tutorial.denoiser import Denoiser
 
 __all__ = [
     "all_orders",

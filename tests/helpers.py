@@ -46,7 +46,8 @@ def chi_square_p(samples: Tensor, support: Tensor, probs: Tensor) -> float:
         if tuple(row) not in index:
             return 0.0
         counts[index[tuple(row)]] += 1
-    expected = probs.to(torch.float64) * len(samples)
+    probs = probs.to(torch.float64)
+    expected = probs / probs.sum() * len(samples)
     if bool((counts[expected == 0] > 0).any()):
         return 0.0
     rare = expected < 5

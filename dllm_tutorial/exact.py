@@ -1,0 +1,229 @@
+"""What parallel decoding does to a distribution, without sampling.
+
+Given a denoiser and a rule that does not look at token values, the law of the decoded
+sequence can be enumerated: a step draws each revealed position from its conditional,
+independently of the others revealed with it. For the two list tasks of Kang et al.
+(2025), Shuffle and Replace Random, the probability of a valid answer also has a closed
+form. Proofs are on the page "Parallel decoding" of the book.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor
+
+from dllm_tutorial import _checks
+from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.joints import Joint, TableJoint
+
+__all__ = [
+    "blocks_of",
+    "distinct_choice_probability",
+    "greedy_shuffle_accuracy",
+    "kl_divergence",
+    "parallel_law",
+    "random_top_k_law",
+    "replace_random_accuracy",
+    "shuffle_accuracy",
+    "step_costs",
+    "valid_probability",
+]
+
+_MAX_STATES = 1 << 20  # partly decoded sequences that are enumerated at once
+
+
+def blocks_of(order: Iterable[int] | Tensor, k: int) -> list[list[int]]:
+    """Cut an order of positions into blocks of ``k``, the last one maybe shorter."""
+    _checks.integer(k, "k", 1)
+    positions = order.tolist() if isinstance(order, Tensor) else list(order)
+    return [positions[start : start + k] for start in range(0, len(positions), k)]
+
+
+def parallel_law(
+    denoiser: Denoiser, x: Tensor, blocks: Iterable[Sequence[int]]
+) -> TableJoint:
+    """Law of the sequence decoded in given blocks at temperature 1.
+
+    Each step draws all positions of its block at once, independently, given what the
+    steps before it revealed.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Long[L]
+        The start; masked positions hold ``mask_id``.
+    blocks : iterable of sequences of int
+        The masked positions, each in exactly one block.
+    """
+    steps = [tuple(block) for block in blocks]
+    _checks.tokens(x, "x", ndim=1)
+    masked = (x == denoiser.mask_id).nonzero()[:, 0].tolist()
+    if sorted(itertools.chain(*steps)) != masked:
+        raise ValueError(f"blocks must hold the positions {masked}, got {steps}")
+    states, weights = x[None], torch.ones(1, dtype=torch.float64, device=x.device)
+    for block in steps:
+        states, weights = _reveal(denoiser, states, weights, block)
+    return TableJoint(states, weights / weights.sum(), denoiser.mask_id)
+
+
+def random_top_k_law(denoiser: Denoiser, x: Tensor, k: int) -> TableJoint:
+    """Law of the sequence decoded by random top-k at temperature 1.
+
+    Each step reveals ``k`` masked positions chosen uniformly (at the end, those that
+    are left), drawing them as :func:`parallel_law` does.
+    """
+    _checks.integer(k, "k", 1)
+    _checks.tokens(x, "x", ndim=1)
+    masked = tuple((x == denoiser.mask_id).nonzero()[:, 0].tolist())
+    one = torch.ones(1, dtype=torch.float64, device=x.device)
+    level = {masked: (x[None], one)}  # masked positions -> states, their weights
+    while any(level):
+        parts: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        for left, (states, weights) in level.items():
+            choices = list(itertools.combinations(left, min(k, len(left))))
+            for block in choices:
+                rest = tuple(i for i in left if i not in block)
+                share = weights / len(choices)
+                step = _reveal(denoiser, states, share, block)
+                parts.setdefault(rest, []).append(step)
+        level = {rest: _merge(found) for rest, found in parts.items()}
+    states, weights = level[()]
+    return TableJoint(states, weights / weights.sum(), denoiser.mask_id)
+
+
+def _reveal(
+    denoiser: Denoiser, states: Tensor, weights: Tensor, block: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Every way to reveal the positions of ``block`` at once, with its probability."""
+    p = denoiser(states).double().softmax(-1)  # [K, L, V]
+    for i in block:
+        source, token = p[:, i].nonzero(as_tuple=True)
+        if len(source) > _MAX_STATES:
+            raise ValueError(f"the law has more than {_MAX_STATES} sequences")
+        weights = weights[source] * p[source, i, token]
+        states = states[source].index_copy(
+            1, torch.tensor([i], device=states.device), token[:, None]
+        )
+        p = p[source]
+    return states, weights
+
+
+def _merge(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Add the weights of equal states."""
+    states = torch.cat([part[0] for part in parts])
+    weights = torch.cat([part[1] for part in parts])
+    unique, group = torch.unique(states, dim=0, return_inverse=True)
+    return unique, weights.new_zeros(len(unique)).index_add(0, group, weights)
+
+
+def kl_divergence(p: Joint, q: Joint) -> float:
+    """KL(p || q) in nats; infinite where q misses a sequence of p."""
+    table = p.table()
+    log_q = q.log_prob(table.support)
+    seen = table.probs > 0
+    terms = table.probs * (table.probs.log() - log_q)
+    return terms[seen].sum().item()
+
+
+def valid_probability(joint: Joint, law: TableJoint) -> float:
+    """Probability under ``law`` of a sequence that ``joint`` can produce."""
+    valid = joint.log_prob(law.support) > -math.inf
+    return law.probs[valid].sum().item()
+
+
+def step_costs(joint: Joint, blocks: Iterable[Sequence[int]]) -> list[float]:
+    """Conditional total correlation of each block given the earlier ones, in nats.
+
+    Their sum is KL(joint || law of decoding in these blocks).
+    """
+    costs: list[float] = []
+    known: list[int] = []
+    for block in blocks:
+        costs.append(joint.total_correlation(block, known))
+        known.extend(block)
+    return costs
+
+
+# --------------------------------------------------------------------- closed forms
+
+
+def shuffle_accuracy(n: int, k: int) -> float:
+    """P(valid) of Shuffle with n items, k tokens a step, temperature 1.
+
+    The product over steps of m! / (m - k)! / m^k, with m items left before the step.
+    It holds for any choice of the k positions. One step: n! / n^n.
+    """
+    left, accuracy = _checks.integer(n, "n", 1), 1.0
+    while left > 0:
+        step = min(_checks.integer(k, "k", 1), left)
+        accuracy *= math.perm(left, step) / left**step
+        left -= step
+    return accuracy
+
+
+def replace_random_accuracy(n: int, k: int) -> float:
+    """P(valid) of Replace Random with n items, k tokens a step, temperature 1.
+
+    S(r) = k (1/r) (1 - 1/r)^(k-1) + (1 - 1/r)^k S(r - k), S(0) = 0, for r masked
+    positions of which one is to be replaced; the last step reveals what is left. It
+    holds for any choice of the k positions. One step: ((n - 1) / n)^(n - 1).
+    """
+    sizes = [len(block) for block in blocks_of(range(_checks.integer(n, "n", 1)), k)]
+    accuracy, left = 0.0, 0
+    for size in reversed(sizes):  # from the last step back to the first
+        left += size
+        keep = 1 - 1 / left
+        accuracy = size / left * keep ** (size - 1) + keep**size * accuracy
+    return accuracy
+
+
+def distinct_choice_probability(m: int, rho: float) -> float:
+    """P(two positions choose differently) among m equal options with noisy scores.
+
+    The scores of the m options are standard normal at each of the two positions,
+    independent between options; the two scores of one option have correlation rho.
+    Each position takes its highest score. The value is 1 - 1/m at rho = 0, arccos(rho)
+    / pi for m = 2, and 0 at rho = 1.
+
+    Notes
+    -----
+    P(both take option 1) = E[Phi_2(X, Y; rho)^(m-1)] for (X, Y) the two scores of
+    option 1 and Phi_2 their joint distribution function. The mean is taken by
+    Gauss-Hermite quadrature over X + Y and X - Y, and Phi_2 by the integral of its
+    derivative in rho (Drezner and Wesolowsky 1990), after s = sin(theta).
+    """
+    _checks.integer(m, "m", 1)
+    _checks.number(rho, "rho", 0.0, 1.0)
+    if m == 1 or rho == 1:
+        return 0.0
+    node, weight = np.polynomial.hermite_e.hermegauss(80)
+    weight = weight / weight.sum()
+    plus = math.sqrt((1 + rho) / 2) * node[:, None]
+    minus = math.sqrt((1 - rho) / 2) * node[None, :]
+    x, y = plus + minus, plus - minus
+    both = special.ndtr(x) * special.ndtr(y)
+    angle, share = np.polynomial.legendre.leggauss(80)
+    top = math.asin(rho)
+    for theta, part in zip(top * (angle + 1) / 2, top * share / 2, strict=True):
+        square = x * x + y * y - 2 * x * y * math.sin(theta)
+        both += part / (2 * math.pi) * np.exp(-square / (2 * math.cos(theta) ** 2))
+    same = m * float(weight @ both ** (m - 1) @ weight)
+    return 1 - same
+
+
+def greedy_shuffle_accuracy(n: int, rho: float) -> float:
+    """P(valid) of greedy Shuffle, two tokens a step, when noise breaks the ties.
+
+    Exact conditionals give all unused items the same logit. Let a model add Gaussian
+    errors, of any size, fresh at every step, with correlation ``rho`` between
+    positions. Then the steps succeed independently, each with
+    :func:`distinct_choice_probability`. At rho = 0 this is ``shuffle_accuracy(n, 2)``.
+    """
+    pairs = range(_checks.integer(n, "n", 1), 1, -2)
+    return math.prod(distinct_choice_probability(m, rho) for m in pairs)

@@ -1,0 +1,217 @@
+"""Orders, and the identities that certify likelihoods under them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from dllm_tutorial import joints, orders
+from dllm_tutorial.denoiser import FunctionDenoiser
+from helpers import RandomTableDenoiser, all_sequences, chi_square_p
+
+ALPHA = 1e-4  # error rate of each sampled test
+EXACT = {"atol": 1e-10, "rtol": 0}
+
+TRUTHS = {
+    "cities": joints.cities,
+    "shuffle": lambda: joints.shuffle(4),
+    "replace_random": lambda: joints.replace_random(4),
+    "latin_square": lambda: joints.latin_square(2),
+    "chain": lambda: joints.MarkovChain(
+        torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [0.25, 0.5, 0.25]]), 4
+    ),
+}
+truths = pytest.mark.parametrize("make", TRUTHS.values(), ids=TRUTHS.keys())
+
+
+# -------------------------------------------------------------------------- orders
+
+
+def test_named_orders():
+    assert orders.left_to_right(4).tolist() == [0, 1, 2, 3]
+    assert orders.right_to_left(4).tolist() == [3, 2, 1, 0]
+    assert orders.all_orders(3).tolist() == [
+        list(order) for order in itertools.permutations(range(3))
+    ]
+
+
+def test_random_orders_are_uniform():
+    drawn = orders.random_orders(4, 4800, torch.Generator().manual_seed(0))
+    every = orders.all_orders(4)
+    assert chi_square_p(drawn, every, torch.full((24,), 1 / 24)) > ALPHA
+
+
+def test_random_order_is_the_generators():
+    one = orders.random_order(9, torch.Generator().manual_seed(3))
+    two = orders.random_order(9, torch.Generator().manual_seed(3))
+    assert torch.equal(one, two) and one.sort().values.tolist() == list(range(9))
+
+
+@pytest.mark.parametrize(("length", "block"), [(8, 4), (7, 3), (5, 8), (6, 1)])
+def test_block_order_finishes_a_block_before_the_next(length, block):
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(50):
+        order = orders.block_order(length, block, generator)
+        blocks = [position // block for position in order.tolist()]
+        assert blocks == sorted(blocks)
+        orders.check_orders(order, length)
+        seen.add(tuple(order.tolist()))
+    assert len(seen) > 1 or block == 1
+
+
+# --------------------------------------------------------------------- certifying
+
+
+@truths
+def test_under_the_truth_every_order_gives_the_probability(make):
+    """(b): a sequence costs the same in every order, each sequence by itself."""
+    joint = make()
+    x = joint.table().support
+    every = orders.all_orders(joint.length)
+    scores = torch.stack([orders.log_prob(joint, x, order) for order in every])
+    torch.testing.assert_close(scores, joint.log_prob(x).expand_as(scores), **EXACT)
+    mixture = orders.mixture_log_prob(joint, x, every)
+    torch.testing.assert_close(mixture, joint.log_prob(x), **EXACT)
+
+
+def test_under_the_truth_a_long_sequence_costs_the_same_in_every_order():
+    """(b) for a chain of 64 tokens and a Sudoku, a few orders each."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(3, 3, 3, generator=generator, dtype=torch.float64)
+    chain = joints.MarkovChain(p / p.sum(-1, keepdim=True), 64)
+    for joint in (chain, joints.sudoku()):
+        x = joint.sample(3, generator)
+        order = orders.random_orders(joint.length, 3, generator)
+        scores = orders.log_prob(joint, x, order)
+        torch.testing.assert_close(scores, joint.log_prob(x), **EXACT)
+
+
+@pytest.mark.parametrize(("vocab", "length"), [(2, 4), (3, 3), (4, 2)])
+def test_every_order_of_any_model_is_a_distribution(vocab, length):
+    """(i): p^(o) sums to 1 over all sequences, and so does any mixture of orders."""
+    model = RandomTableDenoiser(vocab, length, seed=1)
+    x = all_sequences(vocab, length)
+    every = orders.all_orders(length)
+    scores = torch.stack([orders.log_prob(model, x, order) for order in every])
+    ones = torch.ones(len(every), dtype=torch.float64)
+    torch.testing.assert_close(scores.exp().sum(1), ones, **EXACT)
+    assert scores.std(0).min() > 1e-3  # the orders do differ: no truth behind it
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(len(every), generator=generator, dtype=torch.float64)
+    weights /= weights.sum()
+    mixture = orders.mixture_log_prob(model, x, every, weights)
+    assert mixture.exp().sum().item() == pytest.approx(1, abs=1e-10)
+    expected = (weights[:, None] * scores.exp()).sum(0).log()
+    torch.testing.assert_close(mixture, expected, **EXACT)
+
+
+def test_a_step_does_not_see_what_is_revealed_later():
+    """(j): changing the tokens after step n leaves the first n terms as they are."""
+    model = RandomTableDenoiser(3, 4, seed=2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        order = orders.random_order(4, generator)
+        x = torch.randint(0, 3, (1, 4), generator=generator)
+        terms = orders.step_log_prob(model, x, order)
+        for n in range(1, 4):
+            changed = x.clone()
+            later = order[n:]
+            changed[0, later] = torch.randint(0, 3, (len(later),), generator=generator)
+            again = orders.step_log_prob(model, changed, order)
+            assert torch.equal(terms[:, :n], again[:, :n])
+
+
+def test_steps_are_the_conditionals_of_a_plain_loop():
+    model = RandomTableDenoiser(3, 4, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 3, (5, 4), generator=generator)
+    each = orders.random_orders(4, 5, generator)
+    terms = orders.step_log_prob(model, x, each, rows=7)
+    for b in range(5):
+        state = torch.full((1, 4), 3)
+        for n, i in enumerate(each[b].tolist()):
+            logp = model(state)[0, i].log_softmax(-1)[x[b, i]]
+            assert terms[b, n].item() == pytest.approx(logp.item(), abs=1e-12)
+            state[0, i] = x[b, i]
+    whole = orders.log_prob(model, x, each)
+    torch.testing.assert_close(whole, terms.sum(1), **EXACT)
+
+
+def test_shuffle_costs_log_of_the_items_left_in_any_order():
+    joint = joints.shuffle(16)
+    generator = torch.Generator().manual_seed(0)
+    terms = orders.step_log_prob(
+        joint, joint.sample(4, generator), orders.random_order(16, generator)
+    )
+    expected = -torch.arange(16, 0, -1, dtype=torch.float64).log()
+    torch.testing.assert_close(terms, expected.expand(4, -1), **EXACT)
+
+
+def test_sudoku_profile_depends_on_the_order_but_its_sum_does_not():
+    """Raster order pays log 4, log 3, log 2, 0 on its first row (any-order report)."""
+    joint = joints.sudoku()
+    x = joint.support
+    terms = orders.step_log_prob(joint, x, orders.left_to_right(16))
+    first = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64).log()
+    torch.testing.assert_close(-terms[:, :4], first.expand(288, -1), **EXACT)
+    backward = orders.log_prob(joint, x, orders.right_to_left(16))
+    assert backward.tolist() == pytest.approx([-math.log(288)] * 288, abs=1e-10)
+
+
+def test_what_cannot_be_generated_has_probability_zero():
+    joint = joints.cities()
+    new_city = torch.tensor([[0, 4]])
+    for order in orders.all_orders(2):
+        assert orders.log_prob(joint, new_city, order).item() == -math.inf
+    assert orders.mixture_log_prob(joint, new_city, orders.all_orders(2)) == -math.inf
+
+
+def test_a_column_for_the_mask_gets_no_probability():
+    """A model from a hub may have mask_id < V."""
+    base = RandomTableDenoiser(3, 2, seed=4)
+
+    def with_mask_column(x):
+        logits = base(x)
+        return torch.cat([logits, torch.full_like(logits[..., :1], 9.0)], -1)
+
+    model = FunctionDenoiser(with_mask_column, 3)
+    x = all_sequences(3, 2)
+    order = orders.right_to_left(2)
+    torch.testing.assert_close(
+        orders.log_prob(model, x, order), orders.log_prob(base, x, order), **EXACT
+    )
+
+
+BAD_INPUT = [
+    (lambda: orders.left_to_right(0), ValueError, "length"),
+    (lambda: orders.all_orders(10), ValueError, "length"),
+    (lambda: orders.block_order(4, 0), ValueError, "block"),
+    (lambda: orders.random_order(2.5), TypeError, "length"),
+    (lambda: score([[0, 6]], [0, 1]), ValueError, "x must be fully revealed"),
+    (lambda: score([[0, 1]], [0, 0]), ValueError, "order must be permutations"),
+    (lambda: score([[0, 1]], [0, 1, 2]), ValueError, "order"),
+    (lambda: score([[0, 1]], [0.0, 1.0]), TypeError, "order"),
+    (lambda: mix([[0, 1], [1, 0]], [0.5, 0.6]), ValueError, "weights"),
+    (lambda: mix([[0, 1], [1, 0]], [1.0]), ValueError, "weights"),
+    (lambda: mix([[0, 1], [1, 1]], None), ValueError, "orders"),
+]
+
+
+def score(x, order):
+    return orders.log_prob(joints.cities(), torch.tensor(x), torch.tensor(order))
+
+
+def mix(many, weights):
+    weights = None if weights is None else torch.tensor(weights)
+    x = torch.tensor([[0, 1]])
+    return orders.mixture_log_prob(joints.cities(), x, torch.tensor(many), weights)
+
+
+@pytest.mark.parametrize(("call", "error", "name"), BAD_INPUT)
+def test_bad_input_is_named(call, error, name):
+    with pytest.raises(error, match=name):
+        call()
