@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
+
 from derive import NOTEBOOKS, fill_source
 
 # Clocks, paths and language versions that papermill and the kernel write down.
