@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from dllm_tutorial.denoiser import Denoiser
 from dllm_tutorial.joints import Joint, TableJoint
 
 __all__ = [
+    "ancestral_kl",
+    "ancestral_law",
+    "ancestral_log_prob",
     "blocks_of",
     "distinct_choice_probability",
     "greedy_shuffle_accuracy",
@@ -148,6 +152,104 @@ def step_costs(joint: Joint, blocks: Iterable[Sequence[int]]) -> list[float]:
         costs.append(joint.total_correlation(block, known))
         known.extend(block)
     return costs
+
+
+# ------------------------------------------------------------------ ancestral sampling
+
+
+def ancestral_log_prob(
+    denoiser: Denoiser, x: Tensor, schedule: Schedule, steps: int
+) -> Tensor:
+    r"""log p_T(x), the law of the T-step ancestral sampler.
+
+    Starting from all masks, the step from t to s = t - 1/T reveals each masked position
+    by itself with probability :math:`(\alpha_s - \alpha_t)/(1 - \alpha_t)`. Tokens
+    revealed together are drawn independently given the state before the step, and the
+    last step reveals what is left. All ways to deal the positions to the steps are
+    summed by dynamic programming over the 2**L sets of revealed positions.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Any denoiser, consistent or not.
+    x : Long[B, L]
+        Fully revealed sequences, L <= 12; the cost is B * 3**L a step.
+    steps : int
+        T, at least 1.
+
+    Returns
+    -------
+    Float64[B]
+        Nats; -inf for a sequence that cannot be generated.
+    """
+    return _ancestral(_set_moves(denoiser, x), schedule, steps)
+
+
+def ancestral_law(joint: Joint, schedule: Schedule, steps: int) -> TableJoint:
+    """The law p_T of the T-step ancestral sampler on an exact denoiser, as a table.
+
+    See :func:`ancestral_log_prob`; every sequence over the vocabulary is tried.
+    """
+    tokens = [torch.arange(joint.vocab_size)] * joint.length
+    every = torch.cartesian_prod(*tokens).reshape(-1, joint.length)
+    p = ancestral_log_prob(joint, every, schedule, steps).exp()
+    return TableJoint(every[p > 0], p[p > 0], joint.vocab_size, joint.words)
+
+
+def ancestral_kl(joint: Joint, schedule: Schedule, steps: Iterable[int]) -> list[float]:
+    """KL(p || p_T) in nats between a joint and its T-step sampler, for each T."""
+    table = joint.table()
+    moves = _set_moves(joint, table.support)
+    log_p = table.probs.log()
+    return [
+        (table.probs * (log_p - _ancestral(moves, schedule, t))).sum().item()
+        for t in steps
+    ]
+
+
+class _Moves(NamedTuple):
+    """Every pair of sets of revealed positions, one inside the other."""
+
+    before: Tensor  # Long[P], the smaller set as a number
+    after: Tensor  # Long[P]
+    new: Tensor  # Long[P], how many positions are added
+    left: Tensor  # Long[P], how many stay masked
+    odds: Tensor  # Float64[B, P], probability of the added tokens of each sequence
+
+
+def _set_moves(denoiser: Denoiser, x: Tensor) -> _Moves:
+    size, length = _checks.tokens(x, "x").shape
+    if length > 12:
+        raise ValueError(f"x must have at most 12 positions, got {length}")
+    revealed = all_masks(length)  # [2^L, L]
+    states = torch.where(revealed, x[:, None], denoiser.mask_id)  # [B, 2^L, L]
+    clean = x[:, None].expand(states.shape)
+    nll = token_nll(denoiser, states.flatten(0, 1), clean.flatten(0, 1))
+    p = (-nll.double()).exp().view(states.shape)
+
+    codes = torch.arange(2**length)
+    before, after = ((codes[:, None] & ~codes) == 0).nonzero(as_tuple=True)
+    added = revealed[after] & ~revealed[before]  # [P, L]
+    odds = torch.ones(size, len(before), dtype=torch.float64)
+    for i in range(length):
+        odds *= torch.where(added[:, i], p[:, before, i], 1.0)
+    left = (~revealed[after]).sum(-1)
+    return _Moves(before, after, added.sum(-1), left, odds)
+
+
+def _ancestral(moves: _Moves, schedule: Schedule, steps: int) -> Tensor:
+    grid = torch.arange(_checks.integer(steps, "steps", 1) + 1).double() / steps
+    masked = schedule.masked(grid)
+    masked[0] = 0.0  # the last step reveals what is left
+    law = torch.zeros(len(moves.odds), int(moves.after.max()) + 1, dtype=torch.float64)
+    law[:, 0] = 1.0  # nothing is revealed
+    for i in range(steps, 0, -1):
+        stay = masked[i - 1] / masked[i]
+        move = (1 - stay) ** moves.new * stay**moves.left * moves.odds
+        law = torch.zeros_like(law).index_add_(
+            1, moves.after, law[:, moves.before] * move
+        )
+    return law[:, -1].log()
 
 
 # --------------------------------------------------------------------- closed forms
