@@ -19,9 +19,10 @@ from torch import Tensor
 __all__ = ["Candidates", "Suppressed", "propose"]
 
 CHUNK = 1024  # of the vocabulary; 1024 rows of it in float32 fit a few MB of cache
-LOG2E = math.log2(math.e)  # exp2 is several times faster than exp on many CPUs
-NEVER = -1100.0  # 2 ** NEVER == 0 in float64; stands for log2 of zero in products
+LOG2E = math.log2(math.e)  # ATen's exp2 is several times faster than its exp
+NEVER = -1100.0  # exp(NEVER) and 2**NEVER are 0; stands for log 0 in products
 BELOW_ONE = 1 - 2.0**-53
+GRAIN = 32768  # at::internal::GRAIN_SIZE, the least share of a thread
 
 
 class Candidates(NamedTuple):
@@ -66,7 +67,7 @@ class _Sums(NamedTuple):
     peak: Tensor  # m_c, in the dtype of the logits (at least float32)
     mass: Tensor  # sum of exp(l - m_c)
     tempered: Tensor  # sum of exp((l - m_c) / T)
-    weighted: Tensor | None  # sum of exp(l - m_c) * log2 exp(l - m_c)
+    weighted: Tensor | None  # sum of exp(l - m_c) * (l - m_c) * log2(e)
 
 
 def propose(
@@ -103,8 +104,8 @@ def propose(
     width = CHUNK if logits.device.type == "cpu" else logits.shape[-1]
     sums = _read(logits, width, temperature, suppressed, "entropy" in want)
     peak = sums.peak.amax(-1)
-    shift = ((sums.peak - _finite(peak)[..., None]) * LOG2E).to(torch.float64)
-    total = (sums.mass * shift.exp2()).sum(-1)
+    shift = (sums.peak - _finite(peak)[..., None]).to(torch.float64)
+    total = (sums.mass * shift.exp()).sum(-1)
 
     best = sums.peak.argmax(-1)
     if temperature == 0 or "margin" in want:
@@ -130,8 +131,8 @@ def propose(
         margin = -torch.expm1((runner_up - peak).to(torch.float64)) / total
     if sums.weighted is not None:
         shift = shift.clamp(min=NEVER)
-        mean = (shift.exp2() * (sums.weighted + shift * sums.mass)).sum(-1) / total
-        entropy = (total.log() - mean / LOG2E).clamp(min=0)
+        mean = shift.exp() * (sums.weighted / LOG2E + shift * sums.mass)
+        entropy = (total.log() - mean.sum(-1) / total).clamp(min=0)
     if "log_probs" in want:
         log_probs = _allowed(logits, suppressed).log_softmax(-1)
     return Candidates(token, confidence, peak, margin, entropy, log_probs)
@@ -163,21 +164,25 @@ def _read(
     """One pass over the vocabulary, a chunk at a time."""
     peaks, masses, tempereds, weighteds = [], [], [], []
     for start in range(0, logits.shape[-1], width):
-        z = logits[..., start : start + width].to(_work_dtype(logits), copy=True)
+        chunk = logits[..., start : start + width]
+        flat, z = _buffer(chunk.shape, _work_dtype(logits), logits.device)
+        z.copy_(chunk)
         if suppressed is not None and suppressed.touches(start, start + width):
             z.masked_fill_(suppressed.flags[start : start + width], -torch.inf)
         peak = z.amax(-1, keepdim=True)
-        z.sub_(_finite(peak))
+        z.sub_(_finite(peak)).mul_(LOG2E)
         if temperature not in (0, 1):
-            tempereds.append((z * (LOG2E / temperature)).exp2_().sum(-1))
-        z.mul_(LOG2E)
+            hot, z_hot = _buffer(z.shape, z.dtype, z.device)
+            torch.mul(z, 1 / temperature, out=z_hot)
+            hot.exp2_()
+            tempereds.append(z_hot.sum(-1))
         if weighted:
-            weight = z.clamp_(min=NEVER).exp2()
-            weighteds.append((weight * z).sum(-1))
-        else:
-            weight = z.exp2_()
+            log2 = z.clamp(min=NEVER)
+        flat.exp2_()
+        if weighted:
+            weighteds.append(log2.mul_(z).sum(-1))
         peaks.append(peak[..., 0])
-        masses.append(weight.sum(-1))
+        masses.append(z.sum(-1))
     mass = torch.stack(masses, -1)
     return _Sums(
         torch.stack(peaks, -1),
@@ -185,6 +190,23 @@ def _read(
         torch.stack(tempereds, -1) if tempereds else mass,
         torch.stack(weighteds, -1) if weighteds else None,
     )
+
+
+def _buffer(shape: torch.Size, dtype: torch.dtype, device) -> tuple[Tensor, Tensor]:
+    """An uninitialised tensor of this shape, and the flat one it is the front of.
+
+    ATen's vector loops end in a scalar loop whose exp2 rounds differently, so a row's
+    last bits would depend on where the batch and the threads put it. The flat tensor
+    is longer, so that every thread's share is whole vectors: of 32 elements in one
+    thread, up to GRAIN of them; equal parts of a multiple of GRAIN beyond.
+    """
+    size, unit = shape.numel(), 32
+    if size > GRAIN:
+        threads = torch.get_num_threads()
+        unit = GRAIN * (threads // (threads & -threads))  # times its odd part
+    flat = torch.empty(-(-size // unit) * unit, dtype=dtype, device=device)
+    flat[size:] = 0
+    return flat, flat[:size].view(shape)
 
 
 def _chunk(
@@ -235,11 +257,11 @@ def _inverse_cdf(
     suppressed: Suppressed | None,
 ) -> Tensor:
     """Two levels: the chunk by the chunks' masses, then the token inside it."""
-    mass = sums.tempered * (shift / temperature).exp2()
+    mass = sums.tempered * (shift / temperature).exp()
     chunk, rest = _draw(mass, uniform)
     values = _chunk(logits, chunk, width, suppressed)
     peak = sums.peak.gather(-1, chunk[..., None])
-    weight = ((values - _finite(peak)) * (LOG2E / temperature)).exp2_()
+    weight = ((values - _finite(peak)) / temperature).exp_()
     return chunk * width + _draw(weight, rest)[0]
 
 
@@ -253,7 +275,7 @@ def _nucleus(
     """Draw among the most probable tokens that together reach ``top_p``."""
     logits = _allowed(logits, suppressed)
     values, order = logits.sort(dim=-1, descending=True, stable=True)
-    weight = ((values - _finite(values[..., :1])) * (LOG2E / temperature)).exp2()
+    weight = ((values - _finite(values[..., :1])) / temperature).exp()
     before = weight.cumsum(-1, dtype=torch.float64) - weight
     kept = before < top_p * weight.sum(-1, keepdim=True, dtype=torch.float64)
     index, _ = _draw(weight * kept, uniform)

@@ -314,7 +314,7 @@ def first_hitting(schedule: Schedule) -> Strategy:
         # hidden = 1 - alpha(tau), the probability that a token is still masked
         hidden = torch.where(view.step == 0, 1.0, view.memory["hidden"])
         u = view.uniform(TIME)[:, 0]
-        hidden = hidden * u ** (1 / view.n_masked.clamp(min=1))
+        hidden = hidden * (u.log() / view.n_masked.clamp(min=1)).exp()
         view.memory["hidden"] = hidden
         view.memory["time"] = schedule.inverse(1 - hidden)
         return torch.ones_like(view.size)
