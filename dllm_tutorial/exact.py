@@ -22,6 +22,9 @@ from torch import Tensor
 from dllm_tutorial import _checks
 from dllm_tutorial.denoiser import Denoiser
 from dllm_tutorial.joints import Joint, TableJoint
+from dllm_tutorial.losses import token_nll
+from dllm_tutorial.masking import all_masks
+from dllm_tutorial.schedules import Schedule
 
 __all__ = [
     "ancestral_kl",
