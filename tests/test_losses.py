@@ -10,7 +10,6 @@ import math
 
 import pytest
 import torch
-from helpers import RandomTableDenoiser, all_sequences
 from scipy import stats
 
 from dllm_tutorial import losses, masking, orders
@@ -23,6 +22,7 @@ from dllm_tutorial.schedules import (
     LogLinear,
     Polynomial,
 )
+from helpers import RandomTableDenoiser, all_sequences
 
 LEVEL = 1e-4
 Z = stats.norm.isf(LEVEL / 2)
