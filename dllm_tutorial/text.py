@@ -7,15 +7,20 @@ California, Santa Barbara), where they were collected.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+import tokenizers
 import torch
 from torch import Tensor
+
+from dllm_tutorial import _checks
 
 FIRST_YEAR = 1900
 HELD_OUT_DIGIT = 5  # years that end in 5 are held out, with all their messages
@@ -76,8 +81,7 @@ def split(name: str) -> tuple[str, ...]:
     Whole years are held out, those that end in 5 (1905, 1915, ... 2015): a spoken
     address and its written companion of the same year never fall apart.
     """
-    if name not in ("train", "held-out"):
-        raise ValueError(f"name must be 'train' or 'held-out', got {name!r}")
+    _checks.one_of(name, "name", ("train", "held-out"))
     held_out = name == "held-out"
     return tuple(
         text
@@ -111,7 +115,7 @@ class CharTokenizer:
                 f"text must stay in the alphabet, got the character {error.args[0]!r}"
             ) from None
 
-    def decode(self, tokens) -> str:
+    def decode(self, tokens: Iterable[int] | Tensor) -> str:
         """The text of a sequence of tokens."""
         return "".join(self.alphabet[int(i)] for i in tokens)
 
@@ -129,55 +133,49 @@ class BytePairTokenizer:
     """
 
     def __init__(self, path: str | Path) -> None:
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self.vocab_size = self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text; any text has some."""
         return self._tokenizer.encode(text).ids
 
-    def decode(self, tokens) -> str:
+    def decode(self, tokens: Iterable[int] | Tensor) -> str:
         """The text of a sequence of tokens."""
         return self._tokenizer.decode([int(i) for i in tokens])
 
 
-def train_byte_pairs(texts, vocab_size: int, path: str | Path) -> None:
+def train_byte_pairs(texts: Iterable[str], vocab_size: int, path: str | Path) -> None:
     """Learn a byte-level BPE of ``vocab_size`` tokens and write its JSON file."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = byte_level
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=byte_level.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(path))
 
 
-DATA = files("dllm_tutorial") / "data"
+Tokenizer = CharTokenizer | BytePairTokenizer
 
 
-def tokenizer(name: str) -> CharTokenizer | BytePairTokenizer:
+def tokenizer(name: str) -> Tokenizer:
     """The tokenizer ``"char"`` or ``"bpe"`` of the book's text models."""
-    if name == "char":
-        alphabet = sorted(set("".join(split("train"))))
-        return CharTokenizer("".join(alphabet))
-    if name == "bpe":
-        return BytePairTokenizer(Path(str(DATA / "sotu_bpe.json")))
-    raise ValueError(f"name must be 'char' or 'bpe', got {name!r}")
+    if _checks.one_of(name, "name", ("char", "bpe")) == "char":
+        return CharTokenizer("".join(sorted(set("".join(split("train"))))))
+    return BytePairTokenizer(str(files("dllm_tutorial") / "data" / "sotu_bpe.json"))
 
 
-def stream(texts, tokenizer) -> Tensor:
+def stream(texts: Iterable[str], tokenizer: Tokenizer) -> Tensor:
     """All texts as one Long[N], an empty line between two of them."""
     return torch.tensor(tokenizer.encode("\n\n".join(texts)), dtype=torch.long)
 
 
-def windows(texts, tokenizer, length: int) -> Tensor:
+def windows(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Tensor:
     """Fixed windows Long[n, length], cut one after the other from each text.
 
     A window never crosses from one text to the next; the rest of a text that does
@@ -190,3 +188,25 @@ def windows(texts, tokenizer, length: int) -> Tensor:
             tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)
         ]
     return torch.tensor(rows, dtype=torch.long).reshape(-1, length)
+
+
+def bits_per_character(nats: Tensor, characters: Tensor) -> tuple[float, float]:
+    """Bits per character of all windows together, and its standard error.
+
+    Total nats / ln 2 / total characters. The error is that of a ratio over windows
+    drawn independently (Cochran 1977, section 2.11); windows of one speech resemble
+    each other, so a new speech may lie further off.
+
+    Parameters
+    ----------
+    nats : Float[n]
+        Negative log-likelihood of each window, or a bound on it.
+    characters : Long[n]
+        Characters of each window.
+    """
+    bits = nats.double() / math.log(2)
+    characters = characters.double()
+    ratio = bits.sum() / characters.sum()
+    residual = bits - ratio * characters
+    error = residual.std() / characters.mean() / len(bits) ** 0.5
+    return ratio.item(), error.item()

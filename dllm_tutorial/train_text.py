@@ -1,106 +1,283 @@
-"""Train the book's text models: ``python -m dllm_tutorial.train_text --help``."""
+"""Train and score the book's text models.
+
+``python -m dllm_tutorial.train_text --out runs/text`` trains whatever of :data:`RUNS`
+is not finished in that folder, one run after the other on one core each, and then
+writes the weights and result rows that ship with the package. With names of runs
+it trains those and stops, so that several can go side by side.
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from dllm_tutorial import losses, text, training
+from dllm_tutorial import losses, ngrams, pretrained, study, text, training
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
 LENGTH = 128  # tokens in a window
+BATCH = 16  # windows in an update
+DRAWS = 8  # of the mask, for each held-out window of a NELBO
 ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
+COMMAND = "python -m dllm_tutorial.train_text --out runs/text"
+RESULTS = pretrained.FOLDER.parent / "results"
 
 
-def held_out_nats(model: Transformer, x: torch.Tensor, draws: int = 8):
-    """Nats per window, Float[n]: exact for a causal model, else the NELBO by draws.
+@dataclass(frozen=True)
+class Run:
+    """One training: a model, a budget by name, a seed, updates and a tokenizer."""
 
-    The draws of the NELBO are the same for every model: seed 0, exact mask counts.
+    model: str
+    budget: str
+    seed: int
+    steps: int
+    tokenizer: str = "bpe"
+    evaluate_every: int = 250
+
+
+RUNS = {
+    "dllm-long-0": Run("dllm", "long", 0, 5000, evaluate_every=500),
+    "ar-long-0": Run("ar", "long", 0, 5000, evaluate_every=500),
+    **{
+        f"{model}-short-{seed}": Run(model, "short", seed, 750)
+        for seed in (0, 1, 2)
+        for model in ATTENTION
+    },
+    # which reads better per minute, byte pairs or characters?
+    "dllm-char-0": Run("dllm", "short", 0, 750, tokenizer="char"),
+}
+
+
+def network(run: Run) -> Transformer:
+    """The untrained network of a run: the same numbers for the model and its twin."""
+    vocab_size = text.tokenizer(run.tokenizer).vocab_size
+    torch.manual_seed(run.seed)
+    return Transformer(
+        TransformerConfig(vocab_size, LENGTH, attention=ATTENTION[run.model])
+    )
+
+
+def held_out(tokenizer_name: str, every: int = 1) -> tuple[Tensor, Tensor]:
+    """Windows Long[n, LENGTH] of the held-out speeches and their characters Long[n]."""
+    tokenizer = text.tokenizer(tokenizer_name)
+    x = text.windows(text.split("held-out"), tokenizer, LENGTH)[::every]
+    return x, torch.tensor([len(tokenizer.decode(row)) for row in x])
+
+
+def held_out_nats(model: Transformer, x: Tensor) -> Tensor:
+    """Nats of each window, Float64[n]: exact if causal, else a draw of the NELBO.
+
+    Every bidirectional model meets the same masks (seed 0, exact counts).
     """
     generator = torch.Generator(x.device).manual_seed(0)
     parts = []
     with torch.no_grad():
         for rows in x.split(32):
             if model.config.attention == "causal":
-                parts.append(losses.ar_loss(model, rows).double())
+                part = losses.ar_loss(model, rows)
             else:
-                parts.append(
-                    losses.nelbo_estimate(model, rows, draws, generator=generator).value
-                )
+                part = losses.nelbo_estimate(
+                    model, rows, DRAWS, generator=generator
+                ).value
+            parts.append(part.double().cpu())
     return torch.cat(parts)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Train one model and leave checkpoint and learning curve in a folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", choices=ATTENTION)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--tokenizer", choices=("bpe", "char"), default="bpe")
-    parser.add_argument("--evaluate-every", type=int, default=250)
-    parser.add_argument("--device", default="cpu")
-    a = parser.parse_args(arguments)
-
-    torch.set_num_threads(1)
-    torch.manual_seed(a.seed)
-    tokenizer = text.tokenizer(a.tokenizer)
-    stream = text.stream(text.split("train"), tokenizer).to(a.device)
-    # every eighth held-out window: enough for a curve
-    x = text.windows(text.split("held-out"), tokenizer, LENGTH)[::8].to(a.device)
-    characters = sum(len(tokenizer.decode(row)) for row in x)
-    config = TransformerConfig(
-        tokenizer.vocab_size, LENGTH, attention=ATTENTION[a.model]
-    )
-    model = Transformer(config).to(a.device)
-    plan = training.TrainingConfig(a.steps, a.batch_size, a.lr, seed=a.seed)
+def train(run: Run, folder: Path, device: str) -> None:
+    """Train one run, or finish it, and keep its learning curve in ``curve.csv``."""
+    tokenizer = text.tokenizer(run.tokenizer)
+    stream = text.stream(text.split("train"), tokenizer).to(device)
+    # every eighth window is enough for a curve
+    x, characters = held_out(run.tokenizer, every=8)
+    x = x.to(device)
 
     def evaluate(model):
-        bits = held_out_nats(model, x) / torch.log(torch.tensor(2.0))
-        scale = len(x) / characters  # windows per character
-        return bits.mean().item() * scale, bits.std().item() / len(x) ** 0.5 * scale
+        return text.bits_per_character(held_out_nats(model, x), characters)
 
-    a.out.mkdir(parents=True, exist_ok=True)
-    curve = a.out / "curve.csv"
-    start, losses_seen = time.process_time(), []
-    steps = training.train(
-        model,
+    folder.mkdir(parents=True, exist_ok=True)
+    records = training.train(
+        network(run).to(device),
         training.random_crops(stream, LENGTH),
-        plan,
+        training.TrainingConfig(run.steps, BATCH, seed=run.seed),
         evaluate=evaluate,
-        evaluate_every=a.evaluate_every,
-        checkpoint=a.out,
-        checkpoint_every=a.evaluate_every,
+        evaluate_every=run.evaluate_every,
+        checkpoint=folder,
+        checkpoint_every=run.evaluate_every,
     )
-    for record in tqdm(steps, total=a.steps, mininterval=30):
-        losses_seen.append(record.loss)
+    start, seen = time.process_time(), []
+    for record in tqdm(records, total=run.steps, mininterval=30):
+        seen.append(record.loss)
         if record.held_out is None:
             continue
         row = {
-            "model": a.model,
-            "seed": a.seed,
             "step": record.step,
-            "tokens": record.step * a.batch_size * LENGTH,
-            "train_nats_per_token": sum(losses_seen) / len(losses_seen),
+            "train_nats_per_token": np.mean(seen),
             "held_out_bits_per_character": record.held_out[0],
             "standard_error": record.held_out[1],
             "cpu_seconds": time.process_time() - start,
         }
-        losses_seen.clear()
-        new = not curve.exists()
-        with open(curve, "a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        print(row, flush=True)
+        _append(folder / "curve.csv", row)
+        seen, start = [], time.process_time()
+
+
+def finished(run: Run, folder: Path) -> bool:
+    """Whether a folder holds the last checkpoint of a run."""
+    if not (folder / "checkpoint.json").exists():
+        return False
+    return training.averaged_weights(folder)[1]["step"] == run.steps
+
+
+def ship(run: Run, folder: Path) -> None:
+    """Put the averaged weights of a run into the package, in half precision."""
+    weights, about = training.averaged_weights(folder)
+    about["tokenizer"] = run.tokenizer
+    about["origin"] = study.provenance(COMMAND, run.seed)
+    half = {name: value.half() for name, value in weights.items()}
+    training.save_weights(pretrained.FOLDER / f"{run.model}.json", half, about)
+
+
+def score(name: str, folder: Path) -> tuple[dict, Tensor]:
+    """The result row of a finished run, and nats of each held-out window.
+
+    A long run is scored as it ships, in the precision of the shipped file.
+    """
+    run = RUNS[name]
+    if run.budget == "long":
+        model, _ = pretrained.load(run.model)
+    else:
+        model = network(run)
+        model.load_state_dict(training.averaged_weights(folder)[0])
+    x, characters = held_out(run.tokenizer)
+    nats = held_out_nats(model.eval(), x)
+    bits, error = text.bits_per_character(nats, characters)
+    bound = "exact" if run.model == "ar" else f"upper bound, {DRAWS} draws a window"
+    row = {
+        "model": run.model,
+        "budget": run.budget,
+        "unit": run.tokenizer,
+        "seed": run.seed,
+        "parameters": model.n_parameters(),
+        "tokens_seen": run.steps * BATCH * LENGTH,
+        "bits_per_character": bits,
+        "standard_error": error,
+        "windows": len(x),
+        "characters": int(characters.sum()),
+        "bound": bound,
+    }
+    return row, nats
+
+
+def ngram_rows() -> list[dict]:
+    """n-grams over characters and over tokens on the same windows as the networks."""
+    x, characters = held_out("bpe")
+    bpe = text.tokenizer("bpe")
+    rows = []
+    for unit, order in (("char", 7), ("bpe", 4)):
+        tokenizer = text.tokenizer(unit)
+        stream = text.stream(text.split("train"), tokenizer).numpy()
+        model = ngrams.WittenBell(stream, order, tokenizer.vocab_size)
+        inputs = [np.array(tokenizer.encode(bpe.decode(row))) for row in x]
+        if unit == "bpe":
+            inputs = list(x.numpy())
+        for n in range(1, order + 1):
+            nats = torch.tensor([-model.log_prob(row, n).sum() for row in inputs])
+            bits, error = text.bits_per_character(nats, characters)
+            rows.append(
+                {
+                    "model": f"{n}-gram",
+                    "budget": "counts",
+                    "unit": unit,
+                    "tokens_seen": len(stream),
+                    "bits_per_character": bits,
+                    "standard_error": error,
+                    "windows": len(x),
+                    "characters": int(characters.sum()),
+                    "bound": "exact",
+                }
+            )
+    return rows
+
+
+def gap_row(seed: int, budget: str, nats: dict[str, Tensor]) -> dict:
+    """Diffusion minus autoregressive on the same windows, with its paired error."""
+    _, characters = held_out("bpe")
+    gap = nats[f"dllm-{budget}-{seed}"] - nats[f"ar-{budget}-{seed}"]
+    bits, error = text.bits_per_character(gap, characters)
+    return {
+        "budget": budget,
+        "seed": seed,
+        "gap_bits_per_character": bits,
+        "standard_error": error,
+        "windows": len(gap),
+    }
+
+
+def curve(name: str, folder: Path) -> pd.DataFrame:
+    """The learning curve of a finished run."""
+    run = RUNS[name]
+    table = pd.read_csv(folder / "curve.csv")
+    table.insert(0, "tokens_seen", table["step"] * BATCH * LENGTH)
+    for key in ("seed", "unit", "budget", "model"):
+        table.insert(0, key, run.tokenizer if key == "unit" else getattr(run, key))
+    return table
+
+
+def report(out: Path) -> None:
+    """Ship the long runs' weights, score every run, write the result rows."""
+    for name, run in RUNS.items():
+        if run.budget == "long":
+            ship(run, out / name)
+    scored = {name: score(name, out / name) for name in tqdm(RUNS)}
+    nats = {name: values for name, (_, values) in scored.items()}
+    pairs = [("long", 0), ("short", 0), ("short", 1), ("short", 2)]
+    tables = {
+        "text_curves": pd.concat([curve(name, out / name) for name in RUNS]),
+        "text_held_out": pd.DataFrame(
+            [row for row, _ in scored.values()] + ngram_rows()
+        ),
+        "text_gap": pd.DataFrame([gap_row(seed, b, nats) for b, seed in pairs]),
+    }
+    origin = study.provenance(COMMAND, [0, 1, 2])
+    for name, table in tables.items():
+        table = table.round(dict.fromkeys(table.select_dtypes("float").columns, 5))
+        study.write_rows(RESULTS / f"{name}.csv", table, origin)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """See the text at the top of this module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=", ".join(RUNS))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--device", default="cpu")
+    a = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    for name in a.runs or RUNS:
+        if name not in RUNS:
+            parser.error(f"RUN must be one of {', '.join(RUNS)}, got {name}")
+        if not finished(RUNS[name], a.out / name):
+            print(name, flush=True)
+            train(RUNS[name], a.out / name, a.device)
+    if not a.runs:
+        report(a.out)
+
+
+def _append(path: Path, row: dict) -> None:
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from dllm_tutorial import _checks, losses
+from dllm_tutorial.networks import Transformer
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def random_crops(stream: Tensor, length: int) -> Callable[[int, Generator], Tens
     return draw
 
 
-def natural_loss(model: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
+def natural_loss(model: Transformer, x0: Tensor, generator: Generator) -> Tensor:
     """The model's own loss, nats per token: exact NLL if causal, NELBO if not.
 
     A causal network is trained from left to right; a bidirectional one with exactly
@@ -158,12 +159,12 @@ class Ema:
 
 
 def train(
-    model: nn.Module,
+    model: Transformer,
     draw: Callable[[int, Generator], Tensor],
     config: TrainingConfig,
     *,
-    loss: Callable[[nn.Module, Tensor, Generator], Tensor] = natural_loss,
-    evaluate: Callable[[nn.Module], tuple[float, float]] | None = None,
+    loss: Callable[[Transformer, Tensor, Generator], Tensor] = natural_loss,
+    evaluate: Callable[[Transformer], tuple[float, float]] | None = None,
     evaluate_every: int | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 200,
@@ -226,7 +227,7 @@ def train(
     model.eval()
 
 
-def _adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def _adamw(model: Transformer, config: TrainingConfig) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     return torch.optim.AdamW(
@@ -240,9 +241,9 @@ def _adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 
 
 def _with_weights(
-    model: nn.Module,
+    model: Transformer,
     weights: dict[str, Tensor],
-    evaluate: Callable[[nn.Module], tuple[float, float]],
+    evaluate: Callable[[Transformer], tuple[float, float]],
 ) -> tuple[float, float]:
     """``evaluate(model)`` in eval mode with other weights, which are then put back."""
     own = {k: v.clone() for k, v in model.state_dict().items()}
@@ -308,13 +309,23 @@ def _replace(path: Path, data: bytes) -> None:
     os.replace(draft, path)
 
 
-def _about(model: nn.Module, config: TrainingConfig) -> dict:
+def averaged_weights(folder: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """The EMA weights of a checkpoint folder, and what is known about them.
+
+    The second is a dict of ``model`` and ``training`` (the two configurations) and
+    ``step``, the number of updates made.
+    """
+    tensors, about = load_weights(Path(folder) / "checkpoint.json")
+    return _part(tensors, "ema."), about
+
+
+def _about(model: Transformer, config: TrainingConfig) -> dict:
     return {"model": asdict(model.config), "training": asdict(config)}
 
 
 def _write_checkpoint(
     folder: Path,
-    model: nn.Module,
+    model: Transformer,
     optimizer: torch.optim.AdamW,
     ema: Ema,
     config: TrainingConfig,
@@ -331,7 +342,7 @@ def _write_checkpoint(
 
 def _resume(
     folder: Path,
-    model: nn.Module,
+    model: Transformer,
     optimizer: torch.optim.AdamW,
     ema: Ema,
     config: TrainingConfig,

@@ -1,0 +1,36 @@
+"""The trained text models that ship with the book."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from dllm_tutorial import _checks, text
+from dllm_tutorial.networks import Transformer, TransformerConfig
+from dllm_tutorial.training import load_weights
+
+__all__ = ["FOLDER", "NAMES", "load"]
+
+NAMES = ("dllm", "ar")
+FOLDER = Path(str(files("dllm_tutorial") / "data" / "weights"))
+
+
+def load(name: str) -> tuple[Transformer, text.Tokenizer]:
+    """A trained denoiser in eval mode, on the CPU in float32, and its tokenizer.
+
+    Parameters
+    ----------
+    name
+        ``"dllm"``, the masked diffusion model, or ``"ar"``, its autoregressive twin:
+        same data, parameters, updates and tokens seen. Nothing is downloaded.
+
+    Raises
+    ------
+    ValueError
+        For another name, or if the weights do not match their hash.
+    """
+    _checks.one_of(name, "name", NAMES)
+    tensors, about = load_weights(FOLDER / f"{name}.json")
+    model = Transformer(TransformerConfig(**about["model"]))
+    model.load_state_dict({k: v.float() for k, v in tensors.items()})
+    return model.eval(), text.tokenizer(about["tokenizer"])
