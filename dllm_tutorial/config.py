@@ -14,7 +14,7 @@ its dataclass at the end of this file and registers it::
 
 from __future__ import annotations
 
-from dataclasses import dataclass  # noqa: F401  (the chapters below)
+from dataclasses import dataclass
 from typing import Any
 
 from dllm_tutorial import _checks
@@ -28,3 +28,29 @@ def load(chapter: str, profile: str) -> Any:
     """The sizes of one chapter: ``load("02_schedules", "smoke").samples``."""
     profiles = CHAPTERS[_checks.one_of(chapter, "chapter", CHAPTERS)]
     return profiles[_checks.one_of(profile, "profile", profiles)]
+
+
+@dataclass(frozen=True)
+class ParallelDecoding:
+    """Chapter 3: how many answers are drawn, and at which sizes."""
+
+    draws: int  # answers behind a measured point
+    lists: tuple[int, ...]  # lengths of the lists
+    rhos: tuple[float, ...]  # correlations of the noise that breaks ties
+    chain: int  # length of the Markov chain
+
+
+CHAPTERS["03_parallel_decoding"] = {
+    "smoke": ParallelDecoding(
+        draws=2000,
+        lists=(4, 8, 12, 16),
+        rhos=(0.0, 0.25, 0.5, 0.7, 0.85),
+        chain=32,
+    ),
+    "full": ParallelDecoding(
+        draws=40_000,
+        lists=(4, 6, 8, 10, 12, 14, 16),
+        rhos=(0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95),
+        chain=64,
+    ),
+}

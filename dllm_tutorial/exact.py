@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = [
     "distinct_choice_probability",
     "greedy_shuffle_accuracy",
     "kl_divergence",
+    "ordered_partitions",
     "parallel_law",
     "random_top_k_law",
     "replace_random_accuracy",
@@ -50,6 +51,20 @@ def blocks_of(order: Iterable[int] | Tensor, k: int) -> list[list[int]]:
     _checks.integer(k, "k", 1)
     positions = order.tolist() if isinstance(order, Tensor) else list(order)
     return [positions[start : start + k] for start in range(0, len(positions), k)]
+
+
+def ordered_partitions(positions: Sequence[int]) -> Iterator[list[list[int]]]:
+    """Every way to decode positions in blocks: all partitions, in every order.
+
+    There are 1, 3, 13, 75, 541, 4683 of them for 1 to 6 positions.
+    """
+    if not positions:
+        yield []
+    for size in range(1, len(positions) + 1):
+        for block in itertools.combinations(positions, size):
+            rest = [i for i in positions if i not in block]
+            for tail in ordered_partitions(rest):
+                yield [list(block), *tail]
 
 
 def parallel_law(

@@ -83,6 +83,14 @@ def test_splitting_a_block_never_costs_more(seed, order, cuts):
     )
 
 
+def test_ordered_partitions_are_all_and_different():
+    counts = [len(list(exact.ordered_partitions(range(n)))) for n in range(1, 6)]
+    assert counts == [1, 3, 13, 75, 541]  # the Fubini numbers
+    seen = {tuple(map(tuple, p)) for p in exact.ordered_partitions(range(4))}
+    assert len(seen) == 75
+    assert all(sorted(itertools.chain(*p)) == [0, 1, 2, 3] for p in seen)
+
+
 @every_joint
 def test_one_token_at_a_time_is_exact(joint):
     for order in (
