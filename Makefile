@@ -34,10 +34,10 @@ test: lint ## everything that must hold before a commit
 	$(BIN)/pytest tests/test_site.py
 
 notebooks: $(READY) ## sync, execute and strip all notebooks in place
-	$(BIN)/python tools/notebooks.py
+	$(BIN)/python tools/make_notebooks.py
 
 notebook: $(READY) ## the same for one: make notebook NB=03_parallel_decoding
-	$(BIN)/python tools/notebooks.py $(NB)
+	$(BIN)/python tools/make_notebooks.py $(NB)
 
 address: $(READY) ## rewrite what follows from the address: make address [URL=...]
 	$(BIN)/python tools/derive.py $(if $(URL),--url $(URL))

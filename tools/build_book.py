@@ -20,7 +20,7 @@ from pathlib import Path
 import jupytext
 
 from derive import NOTEBOOKS, ROOT
-from notebooks import execute, two_at_a_time
+from make_notebooks import execute, two_at_a_time
 
 PACKAGE = ROOT / "dllm_tutorial"
 BUILD = ROOT / "_build"
@@ -56,18 +56,18 @@ def module_files(name: str, root: Path) -> set[Path]:
     files = set()
     for size in range(1, len(parts) + 1):
         stem = root.joinpath(*parts[:size])
-        files |= {f for f in (stem.with_suffix(".py"), stem / "__init__.py")}
+        files |= {stem.with_suffix(".py"), stem / "__init__.py"}
     return {file for file in files if file.is_file()}
 
 
-def reached(code: str, package: Path = PACKAGE) -> set[Path]:
-    """Modules of ``package`` that ``code`` imports, directly or through others."""
-    root, found = package.parent, set()
+def reached(code: str) -> set[Path]:
+    """Modules of the package that ``code`` imports, directly or through others."""
+    root, found = PACKAGE.parent, set()
     waiting = [(code, "")]
     while waiting:
         text, parent = waiting.pop()
         for name in imported_names(text, parent):
-            if name.split(".")[0] != package.name:
+            if name.split(".")[0] != PACKAGE.name:
                 continue
             for file in module_files(name, root) - found:
                 found.add(file)
@@ -82,16 +82,16 @@ def words(code: str) -> set[str]:
     return {part for c in constants if isinstance(c, str) for part in c.split("/")}
 
 
-def data_files(codes: Iterable[str], package: Path = PACKAGE) -> set[Path]:
+def data_files(codes: Iterable[str]) -> set[Path]:
     """Package data that any of ``codes`` reads.
 
     Who reads a file under data/ has to name the first part of its path (a folder, such
     as "results", or the file); then it may read all of that folder.
     """
     named = set().union(*map(words, codes))
-    data = {f for f in (package / "data").rglob("*") if f.is_file()}
-    assets = {f for f in package.iterdir() if f.suffix in {".js", ".css"}}
-    return {f for f in data if f.relative_to(package / "data").parts[0] in named} | {
+    data = {f for f in (PACKAGE / "data").rglob("*") if f.is_file()}
+    assets = {f for f in PACKAGE.iterdir() if f.suffix in {".js", ".css"}}
+    return {f for f in data if f.relative_to(PACKAGE / "data").parts[0] in named} | {
         f for f in assets if f.name in named
     }
 

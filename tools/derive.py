@@ -149,9 +149,9 @@ def managed_cells(name: str) -> dict[str, nbformat.NotebookNode]:
     }
     tags = {
         "colab": ["colab"],
-        "install": ["install", "hide-input"],
+        "install": ["install", "remove-cell"],  # of no use on a static page
         # Versions and devices differ from machine to machine.
-        "report": ["report", "hide-input", "nbval-ignore-output"],
+        "report": ["report", "remove-input", "nbval-ignore-output"],
     }
     for key, cell in cells.items():
         cell.metadata["tags"] = tags[key]
@@ -188,11 +188,16 @@ def fill_source(path: Path) -> str:
 # --- all of it ---------------------------------------------------------------
 
 
-def derived() -> dict[Path, str]:
-    """Each file that depends on the address, with the text it should have."""
-    texts = {ROOT / name: fill_blocks((ROOT / name).read_text()) for name in FILES}
-    texts |= {path: fill_source(path) for path in sorted(NOTEBOOKS.glob("*.py"))}
-    return texts
+def derived_paths() -> list[Path]:
+    """Every file of which some part follows from the address, version or rows."""
+    return [*(ROOT / name for name in FILES), *sorted(NOTEBOOKS.glob("*.py"))]
+
+
+def derive(path: Path) -> str:
+    """The text that the file at ``path`` should have."""
+    if path.parent == NOTEBOOKS:
+        return fill_source(path)
+    return fill_blocks(path.read_text())
 
 
 def set_address(url: str) -> None:
@@ -208,7 +213,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.url:
         set_address(arguments.url)
-    for path, text in derived().items():
+    for path in derived_paths():
+        text = derive(path)
         if path.read_text() != text:
             path.write_text(text)
             print(f"wrote {path.relative_to(ROOT)}")

@@ -1,7 +1,7 @@
 """Make notebooks from their scripts, in place: shared cells, execution, clean-up.
 
-``python tools/notebooks.py``              all notebooks
-``python tools/notebooks.py 02_schedules`` one of them
+``python tools/make_notebooks.py``              all notebooks
+``python tools/make_notebooks.py 02_schedules`` one of them
 """
 
 from __future__ import annotations

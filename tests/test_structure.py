@@ -1,0 +1,165 @@
+"""The shape of the book: pairs, shared cells, figures, addresses, pins."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import derive
+
+ROOT = derive.ROOT
+SCRIPTS = sorted(derive.NOTEBOOKS.glob("*.py"))
+# The root of a path on somebody's machine.
+ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?:home|root|usr|opt|tmp|work|Users|content)/\w")
+
+each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+
+
+def committed(script: Path) -> nbformat.NotebookNode:
+    return nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+
+
+def code_cells(script: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in committed(script).cells if cell.cell_type == "code"]
+
+
+def files_of(toc: object) -> list[str]:
+    """All file and root entries of the table of contents."""
+    if isinstance(toc, dict):
+        own = [toc[key] for key in ("root", "file") if key in toc]
+        return own + [name for value in toc.values() for name in files_of(value)]
+    if isinstance(toc, list):
+        return [name for item in toc for name in files_of(item)]
+    return []
+
+
+def test_table_of_contents_lists_every_page_once():
+    listed = files_of(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    prose = [path.relative_to(ROOT) for path in (ROOT / "book").rglob("*.md")]
+    pages = [*prose, *(path.relative_to(ROOT) for path in SCRIPTS)]
+    assert sorted(listed) == sorted(str(path.with_suffix("")) for path in pages)
+
+
+def test_every_notebook_has_its_script():
+    notebooks = sorted(path.stem for path in derive.NOTEBOOKS.glob("*.ipynb"))
+    assert notebooks == [script.stem for script in SCRIPTS]
+
+
+@each_script
+def test_pair_is_in_sync(script):
+    written = [(c.cell_type, c.source) for c in jupytext.read(script).cells]
+    executed = [(c.cell_type, c.source) for c in committed(script).cells]
+    assert executed == written, f"run: make notebook NB={script.stem}"
+
+
+@each_script
+def test_one_parameters_cell(script):
+    notebook = committed(script)
+    (index,) = derive.tagged(notebook, "parameters")
+    assert notebook.cells[index].source == 'PROFILE = "smoke"\nSEED = 0'
+
+
+@each_script
+def test_outputs_are_whole_and_clean(script):
+    """Every cell ran in order, without errors, complaints or volatile metadata."""
+    cells = [cell for cell in code_cells(script) if cell.source]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.get("text")
+        assert not {"papermill", "execution"} & set(cell.metadata)
+    assert not {"papermill", "language_info"} & set(committed(script).metadata)
+
+
+@each_script
+def test_no_path_of_a_machine_in_outputs(script):
+    for cell in code_cells(script):
+        for output in cell.outputs:
+            text = output.get("text", "") + str(output.get("data", {}).get("text/html"))
+            assert not ABSOLUTE.search(text), text
+
+
+@each_script
+def test_every_figure_has_alt_text_and_caption(script):
+    for cell in code_cells(script):
+        kinds = [" ".join(output.get("data", {})) for output in cell.outputs]
+        images = [kind for kind in kinds if "image/" in kind]
+        if not images:
+            continue
+        assert len(images) == 1, "one figure a cell: the caption belongs to one"
+        render = cell.metadata.get("mystnb", {})
+        assert len(render.get("image", {}).get("alt", "")) >= 20, cell.source
+        assert len(render.get("figure", {}).get("caption", "")) >= 40, cell.source
+        assert render["figure"].get("name", "").startswith("fig-"), cell.source
+
+
+@each_script
+def test_code_fits_the_page(script):
+    wide = [
+        line
+        for cell in code_cells(script)
+        for line in cell.source.splitlines()
+        if len(line) > 78
+    ]
+    assert not wide
+
+
+@each_script
+def test_colab_link_maps_to_a_file(script):
+    notebook = committed(script)
+    (index,) = derive.tagged(notebook, "colab")
+    path = re.search(r"/blob/v[\d.]+/(\S+\.ipynb)\)", notebook.cells[index].source)
+    assert path and (ROOT / path[1]).is_file()
+
+
+@pytest.mark.parametrize("path", derive.derived_paths(), ids=lambda path: path.name)
+def test_derived_text_is_up_to_date(path):
+    """Address, version, chapter list and tables follow from their one source."""
+    assert path.read_text() == derive.derive(path), "run: make address"
+
+
+def test_new_address_reaches_every_place(monkeypatch):
+    """With another address, no derived text keeps the old one."""
+    old = derive.address()
+    monkeypatch.setattr(derive, "address", lambda: "https://github.com/some-one/abc")
+    for path in derive.derived_paths():
+        assert old.removeprefix("https://") not in derive.derive(path)
+
+
+def test_package_has_lower_bounds_only_and_pins_meet_them():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pinned = {}
+    for pin in pins:
+        (exact,) = pin.specifier
+        assert exact.operator == "==", f"{pin} is not an exact pin"
+        pinned[pin.name] = exact.version
+    for bound in map(Requirement, project["dependencies"]):
+        assert [s.operator for s in bound.specifier] == [">="], str(bound)
+        assert bound.specifier.contains(pinned[bound.name]), str(bound)
+
+
+def test_tracked_text_names_no_path_of_a_machine():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "*.py", "*.md", "*.yml", "*.toml", "*.cff", "*.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    here = re.compile(re.escape(str(ROOT)) + r"|/(?:home|Users)/\w")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path != Path(__file__):
+            assert not here.search(path.read_text()), name
