@@ -1,0 +1,755 @@
+"""The claims ledger: what the slide deck says, and what became of it.
+
+``data/claims.toml`` lists every claim that can be checked. A claim with a verdict names
+its evidence: a function of this module, without arguments, that computes the numbers
+and derives the verdict from them. The table is made of these findings, so no number in
+it was typed, and a test compares every derived verdict with the one in the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from dllm_tutorial import _checks, exact, joints, losses, schedules
+from dllm_tutorial.decoding import Generation, History, generate
+from dllm_tutorial.decoding import strategies as rules
+from dllm_tutorial.joints import Joint
+
+__all__ = ["VERDICTS", "Claim", "Finding", "Ledger", "finding", "load", "table"]
+
+VERDICTS = ("reproduced", "partly", "not", "open")
+CHAPTERS = range(1, 12)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the deck; the fields are those of the file."""
+
+    id: str
+    slide: str
+    chapter: int
+    statement: str
+    measure: str
+    verdict: str
+    evidence: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the evidence says: a verdict and a sentence with the computed numbers."""
+
+    verdict: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Claims with their findings; a notebook shows them as a list."""
+
+    claims: tuple[Claim, ...]
+
+    def counts(self) -> dict[str, int]:
+        """How many claims have each verdict."""
+        found = Counter(claim.verdict for claim in self.claims)
+        return {verdict: found[verdict] for verdict in VERDICTS}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping a claim, with the ``finding`` in words."""
+        return [
+            {
+                **{f.name: getattr(claim, f.name) for f in fields(claim)},
+                "finding": _words(claim),
+            }
+            for claim in self.claims
+        ]
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(
+            f"- **{row['verdict'].capitalize()}.** {row['statement']}\n"
+            f"  *Slide: {row['slide']}.*\n\n"
+            f"  *Measure:* {row['measure']}\n"
+            f"  *Finding:* {row['finding']}\n"
+            for row in self.rows()
+        )
+
+    def __repr__(self) -> str:
+        counts = (f"{n} {verdict}" for verdict, n in self.counts().items() if n)
+        return f"Ledger({len(self.claims)} claims: {', '.join(counts)})"
+
+
+def _words(claim: Claim) -> str:
+    found = finding(claim)
+    return f"planned for chapter {claim.chapter}." if found is None else found.text
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def load(path: str | Path | None = None) -> tuple[Claim, ...]:
+    """Read and check a file of claims; by default the one of the package.
+
+    Raises ``ValueError`` naming the claim and what is wrong with it.
+    """
+    shipped = resources.files("dllm_tutorial") / "data" / "claims.toml"
+    text = (shipped if path is None else Path(path)).read_text(encoding="utf-8")
+    entries = tomllib.loads(text).get("claim", [])
+    claims = tuple(_claim(entry, number) for number, entry in enumerate(entries, 1))
+    twice = [name for name, n in Counter(c.id for c in claims).items() if n > 1]
+    if twice:
+        raise ValueError(f"id must be unique, got twice: {', '.join(twice)}")
+    return claims
+
+
+def _claim(entry: dict[str, Any], number: int) -> Claim:
+    name = f"claim {entry.get('id', number)!r}"
+    known = {field.name for field in fields(Claim)}
+    missing = known - {"evidence"} - set(entry)
+    if missing or set(entry) - known:
+        raise ValueError(
+            f"{name} must have the keys {sorted(known)}: missing {sorted(missing)}, "
+            f"unknown {sorted(set(entry) - known)}"
+        )
+    claim = Claim(**entry)
+    for key in ("id", "slide", "statement", "measure"):
+        if not isinstance(entry[key], str) or not entry[key].strip():
+            raise ValueError(f"{name}: {key} must be a text, got {entry[key]!r}")
+    _checks.one_of(claim.chapter, f"{name}: chapter", CHAPTERS)
+    _checks.one_of(claim.verdict, f"{name}: verdict", VERDICTS)
+    if (claim.verdict == "open") != (claim.evidence is None):
+        raise ValueError(f"{name} must have evidence, but not where it is open")
+    if claim.evidence is not None:
+        _checks.one_of(claim.evidence, f"{name}: evidence", EVIDENCE)
+    return claim
+
+
+def finding(claim: Claim) -> Finding | None:
+    """Compute the evidence of a claim; None where it is open."""
+    return None if claim.evidence is None else EVIDENCE[claim.evidence]()
+
+
+def table(chapter: int | None = None) -> Ledger:
+    """The claims of one chapter, or all of them, for display."""
+    claims = load()
+    if chapter is not None:
+        _checks.one_of(chapter, "chapter", CHAPTERS)
+        claims = tuple(claim for claim in claims if claim.chapter == chapter)
+    return Ledger(claims)
+
+
+# -------------------------------------------------------------------------- evidence
+
+EVIDENCE: dict[str, Callable[[], Finding]] = {}
+TINY = 1e-10  # two float64 numbers closer than this are equal
+
+
+def _evidence(function: Callable[[], Finding]) -> Callable[[], Finding]:
+    """Register a function under its name; its answer is computed once."""
+    EVIDENCE[function.__name__] = functools.cache(function)
+    return EVIDENCE[function.__name__]
+
+
+def _judge(holds: bool, text: str, *, but: bool = False) -> Finding:
+    """Reproduced if it ``holds``, partly if there is a ``but``."""
+    verdict = ("partly" if but else "reproduced") if holds else "not"
+    return Finding(verdict, text)
+
+
+def _blank(joint: Joint, rows: int = 1) -> Tensor:
+    return torch.full((rows, joint.length), joint.mask_id)
+
+
+def _one_step(joint: Joint) -> float:
+    """Probability of a valid answer when all positions are drawn at once."""
+    law = exact.parallel_law(joint, _blank(joint)[0], [range(joint.length)])
+    return exact.valid_probability(joint, law)
+
+
+def _decode(joint: Joint, rule: Any, rows: int = 1, **options: Any) -> Generation:
+    """Decoding from masks only with fixed seeds, greedy by default."""
+    return generate(
+        joint, _blank(joint, rows), rule, seeds=torch.arange(rows), **options
+    )
+
+
+def _record(joint: Joint, rule: Any, rows: int = 1, **options: Any) -> History:
+    history = _decode(joint, rule, rows, record=True, **options).history
+    assert history is not None  # it was asked for
+    return history
+
+
+def _accuracy(joint: Joint, answers: Tensor) -> float:
+    return (joint.log_prob(answers) > -math.inf).double().mean().item()
+
+
+def _sets(history: History) -> list[list[int]]:
+    """Positions revealed at each step of the first row."""
+    masked = history.states[:, 0] == history.mask_id
+    return [step.nonzero()[:, 0].tolist() for step in masked[:-1] & ~masked[1:]]
+
+
+# --- chapter 1
+
+
+@_evidence
+def counter() -> Finding:
+    joint = joints.copy([0] * 256)
+    history = _record(joint, rules.left_to_right(1), block_length=64)
+    left = (history.states[:, 0] == history.mask_id).sum(1).tolist()
+    step = left.index(225)
+    block, blocks = int(history.block[step, 0]) + 1, int(history.n_blocks[0])
+    return _judge(
+        (block, blocks) == (1, 4),
+        f"256 positions in blocks of 64: after {step} steps of one token the counter "
+        f"reads block {block}/{blocks}, remaining {left[step]} tokens.",
+    )
+
+
+@_evidence
+def forward_process() -> Finding:
+    linear, t = schedules.Linear(), torch.linspace(0, 1, 101, dtype=torch.float64)
+    off = (linear.masked(t) - t).abs().max().item()
+    # Jump from 0 to s and on to t: a mask stays, so kept = kept(s) * kept(t | s).
+    falls = bool((linear.alpha(t).diff() < 0).all())
+    return _judge(
+        off < TINY and falls,
+        f"this is the linear schedule: its masked fraction is t at {len(t)} times, and "
+        "the kept fraction never rises. Other schedules mask with probability "
+        "1 - alpha_t.",
+    )
+
+
+@_evidence
+def reverse_direction() -> Finding:
+    start, end = (schedules.Linear().masked(t).item() for t in (0.0, 1.0))
+    return _judge(
+        start > end,
+        f"a slip: {end:.0%} of the tokens are masked at t = 1 and {start:.0%} at "
+        "t = 0, so the reverse process runs from 1 to 0, as other slides say.",
+    )
+
+
+@_evidence
+def training_loss() -> Finding:
+    joint = joints.cities()
+    bound = losses.exact_nelbo(joint, joint.support, schedules.Linear())
+    truth = -joint.log_prob(joint.support)
+    off = (bound - truth).abs().max().item()
+    return _judge(
+        off < TINY,
+        f"with exact predictions its expectation is {bound.mean():.4f} nats for every "
+        f"city, and -log p is {truth.mean():.4f}. With learned predictions it is an "
+        "upper bound.",
+    )
+
+
+# --- chapter 2
+
+
+_SCHEDULES = {
+    "linear": schedules.Linear(),
+    "cosine (MD4)": schedules.Cosine(),
+    "cosine (MDLM)": schedules.CosineMDLM(),
+    "polynomial": schedules.Polynomial(2.0),
+    "geometric": schedules.Geometric(),
+    "log-linear": schedules.LogLinear(),
+}
+
+
+@_evidence
+def noise_to_text() -> Finding:
+    ends = {
+        name: max(1 - schedule.alpha(0.0).item(), schedule.alpha(1.0).item())
+        for name, schedule in _SCHEDULES.items()
+    }
+    missing = {name: gap for name, gap in ends.items() if gap > TINY}
+    listed = " and ".join(f"{name} (by {gap:.0e})" for name, gap in missing.items())
+    return _judge(
+        len(missing) < len(ends),
+        f"{len(ends) - len(missing)} of {len(ends)} schedules reach both ends "
+        f"exactly; as published, {listed} miss one end.",
+        but=bool(missing),
+    )
+
+
+@_evidence
+def unmask_probability() -> Finding:
+    linear, steps = schedules.Linear(), 8
+    literal = posterior = 0.0  # fraction revealed
+    worst = off = 0.0
+    for i in range(steps, 0, -1):
+        t, s = i / steps, (i - 1) / steps
+        alpha_t, alpha_s = linear.alpha(t).item(), linear.alpha(s).item()
+        literal += (1 - literal) * alpha_t
+        posterior += (1 - posterior) * (alpha_s - alpha_t) / (1 - alpha_t)
+        worst = max(worst, abs(literal - alpha_s))
+        off = max(off, abs(posterior - alpha_s))
+    return _judge(
+        off < TINY,
+        "alpha_t is the fraction revealed by time t. A step from t to s unmasks with "
+        "probability (alpha_s - alpha_t)/(1 - alpha_t); taking alpha_t itself at "
+        f"each of {steps} linear steps would put the fraction off by up to "
+        f"{worst:.2f}.",
+        but=worst > TINY,
+    )
+
+
+@_evidence
+def schedule_options() -> Finding:
+    t, h = torch.linspace(0.05, 0.95, 91, dtype=torch.float64), 1e-5
+    worst = 0.0
+    for schedule in _SCHEDULES.values():
+        slope = (schedule.alpha(t + h) - schedule.alpha(t - h)) / (2 * h)
+        weight = -slope / schedule.masked(t)
+        worst = max(worst, (schedule.weight(t) / weight - 1).abs().max().item())
+    # The table's row for alpha' / (1 - alpha), with its log(min / max).
+    geometric = schedules.Geometric()
+    low, high = geometric.beta_min, geometric.beta_max
+    b = low ** (1 - t) * high**t
+    printed = -b / torch.expm1(b) * math.log(low / high)
+    flipped = bool(((printed - geometric.weight(t)).abs() < TINY).all())
+    return _judge(
+        worst < 1e-5,
+        f"the weights of {len(_SCHEDULES)} schedules agree with -alpha'/(1 - alpha). "
+        "The geometric row of the published table has the logarithm's ratio upside "
+        "down, which flips its sign.",
+        but=flipped,
+    )
+
+
+def _step_cost(joint: joints.TableJoint, steps: int, schedule: Any) -> float:
+    """Expected T-step bound minus the entropy, in nats: what the steps cost."""
+    bound = losses.exact_t_step(joint, joint.support, steps, schedule)
+    return (joint.probs * bound).sum().item() - joint.entropy()
+
+
+@_evidence
+def schedule_quality() -> Finding:
+    copies = joints.TableJoint(torch.tensor([[0] * 8, [1] * 8]), None, 2)
+    gain, loss = (
+        [_step_cost(joint, 8, schedules.by_name(name)) for name in ("linear", "cosine")]
+        for joint in (copies, joints.cities())
+    )
+    return _judge(
+        gain[0] > gain[1],
+        f"eight steps cost {gain[0]:.3f} nats with linear and {gain[1]:.3f} with "
+        "cosine on eight copies of a coin, where a few tokens tell the rest; on the "
+        f"four cities, two words, {loss[0]:.3f} and {loss[1]:.3f}: there linear is "
+        "better.",
+        but=loss[0] < loss[1],
+    )
+
+
+@_evidence
+def reveals_per_step() -> Finding:
+    linear = schedules.Linear().expected_reveals(12288, 256)
+    cosine = schedules.Cosine().expected_reveals(12288, 256)
+    flat = (linear - 48).abs().max().item() < 1e-8
+    return _judge(
+        flat and bool((cosine.diff() > 0).all()),
+        f"linear: {linear[0]:.0f} at every step. Cosine: {cosine[0]:.2f} at the first, "
+        f"{cosine[127]:.0f} in the middle, {cosine[-1]:.1f} at the last.",
+    )
+
+
+@_evidence
+def iid_reveal() -> Finding:
+    rows, length = 2000, 8
+    joint = joints.copy([0] * length)
+    history = _record(joint, rules.ancestral(schedules.Linear(), 4), rows)
+    left = (history.states[1] == history.mask_id).sum(1)
+    seen = torch.bincount(length - left, minlength=length + 1)
+    wanted = rows * torch.tensor(stats.binom.pmf(range(length + 1), length, 0.25))
+    p = _chi_square(seen, wanted)
+    return _judge(
+        p > 1e-4,
+        f"the linear ancestral sampler agrees with Binomial({length}, 1/4): p = "
+        f"{p:.2f} by chi-square, {rows} rows.",
+    )
+
+
+def _chi_square(seen: Tensor, wanted: Tensor) -> float:
+    """P-value of counts; cells that expect fewer than five are put together."""
+    rare = wanted < 5
+    seen, wanted = (
+        torch.cat([counts[~rare], counts[rare].sum()[None]]).double()
+        for counts in (seen, wanted)
+    )
+    kept = wanted > 0
+    return float(stats.chisquare(seen[kept].numpy(), wanted[kept].numpy()).pvalue)
+
+
+# --- chapter 3
+
+
+@_evidence
+def token_values() -> Finding:
+    divergence = max(
+        exact.kl_divergence(joint, exact.random_top_k_law(joint, _blank(joint)[0], 1))
+        for joint in (joints.cities(), joints.shuffle(3), joints.replace_random(3))
+    )
+    return _judge(
+        abs(divergence) < TINY,
+        "one token at a time reproduces the four cities, Shuffle and Replace Random "
+        f"of three items: divergence below {TINY:.0e} nats.",
+    )
+
+
+@_evidence
+def new_city() -> Finding:
+    joint = joints.cities()
+    # The words New and City are tokens 0 and 4.
+    p = {}
+    for temperature in (0.25, 1.0, 4.0):
+        mu = (joint(_blank(joint))[0] / temperature).softmax(-1)
+        p[temperature] = (mu[0, 0] * mu[1, 4]).item()
+    wrong = 1 - _one_step(joint)
+    greedy = _decode(joint, rules.random_top_k(2)).sequences[0]
+    listed = ", ".join(f"{value:.0%} at {t:g}" for t, value in p.items())
+    return _judge(
+        min(p.values()) > 0,
+        f"New City has probability {listed} (temperature), and greedy decoding always "
+        f'says "{joint.text(greedy)}". At temperature 1 half of the answers are '
+        f"no city ({wrong:.0%}): York and Orleans also meet Mexico and Panama.",
+    )
+
+
+@_evidence
+def one_by_one() -> Finding:
+    joint = joints.cities()
+    laws = [
+        exact.parallel_law(joint, _blank(joint)[0], [[first], [1 - first]])
+        for first in (0, 1)
+    ]
+    wrong = max(1 - exact.valid_probability(joint, law) for law in laws)
+    after = joint(torch.tensor([[0, joint.mask_id]]))[0, 1].exp().tolist()
+    said = [
+        f"{word} {p:.0%}" for word, p in zip(joint.words, after, strict=True) if p > 0
+    ]
+    return _judge(
+        abs(wrong) < TINY,
+        f"after New: {', '.join(said)}. No wrong city in either order; the diffusion "
+        "model too is right when it decodes one word at a time.",
+    )
+
+
+@_evidence
+def product_law() -> Finding:
+    joint = joints.cities()
+    law = exact.parallel_law(joint, _blank(joint)[0], [[0, 1]])
+    divergence, correlation = exact.kl_divergence(joint, law), joint.total_correlation()
+    return _judge(
+        divergence > TINY and abs(divergence - correlation) < TINY,
+        f"divergence {divergence:.4f} nats, total correlation {correlation:.4f}, "
+        f"log 2 = {math.log(2):.4f}.",
+    )
+
+
+@_evidence
+def shuffle_marginals() -> Finding:
+    joint = joints.shuffle(3)
+    p = joint(_blank(joint)).exp()
+    return _judge(
+        bool(((p - 1 / 3).abs() < TINY).all()),
+        f"every one of the {p[0].numel()} marginals is {p.mean():.1%}.",
+    )
+
+
+@_evidence
+def shuffle_no_guarantee() -> Finding:
+    joint = joints.shuffle(3)
+    p = {}
+    for temperature in (0.1, 1.0, 10.0):
+        mu = (joint(_blank(joint))[0] / temperature).softmax(-1)
+        p[temperature] = sum(
+            math.prod(mu[i, v].item() for i, v in enumerate(order))
+            for order in itertools.permutations(range(3))
+        )
+    greedy = _decode(joint, rules.random_top_k(3)).sequences
+    return _judge(
+        max(p.values()) < 1 and _accuracy(joint, greedy) < 1,
+        f"the marginals are uniform, so that temperature does nothing: from "
+        f"{min(p.values()):.1%} to {max(p.values()):.1%} over temperatures 0.1 to 10; "
+        f"greedily the three agree, {_accuracy(joint, greedy):.0%}.",
+    )
+
+
+@_evidence
+def shuffle_22() -> Finding:
+    p = _one_step(joints.shuffle(3))
+    return _judge(
+        abs(p - math.factorial(3) / 3**3) < TINY,
+        f"enumerated: {p:.2%}, and 3!/3^3 = {math.factorial(3) / 27:.2%}.",
+    )
+
+
+@_evidence
+def quality_inevitably_drops() -> Finding:
+    items = [2, 0, 3, 1]
+    tasks = {
+        "Copy": joints.copy(items),
+        "Reverse": joints.reverse(items),
+        "Sort": joints.sort(items),
+        "Replace Index": joints.replace_index(items, 1, 4),
+        "Replace Random": joints.replace_random(4),
+        "Shuffle": joints.shuffle(4),
+    }
+    valid = {name: _one_step(joint) for name, joint in tasks.items()}
+    listed = ", ".join(f"{name} {p:.1%}" for name, p in valid.items())
+    return _judge(
+        min(valid.values()) < 1 - TINY,
+        f"one step, four items: {listed}. Nothing is lost where the tokens revealed "
+        "together are independent, as for a single right answer.",
+        but=max(valid.values()) > 1 - TINY,
+    )
+
+
+@_evidence
+def shuffle_closed_form() -> Finding:
+    worst = 0.0
+    for n, k in itertools.product((3, 4), (1, 2, 3)):
+        joint = joints.shuffle(n)
+        law = exact.random_top_k_law(joint, _blank(joint)[0], k)
+        gap = exact.valid_probability(joint, law) - exact.shuffle_accuracy(n, k)
+        worst = max(worst, abs(gap))
+    by_n = [exact.shuffle_accuracy(n, 2) for n in (4, 6, 10, 16)]
+    by_k = [exact.shuffle_accuracy(10, k) for k in (1, 2, 5, 10)]
+    falls = all(a > b for row in (by_n, by_k) for a, b in itertools.pairwise(row))
+    return _judge(
+        worst < TINY and falls,
+        f"k = 2: {_percents(by_n)} at n = 4, 6, 10, 16. n = 10: {_percents(by_k)} at "
+        "k = 1, 2, 5, 10. Closed form and enumeration agree for n = 3 and 4.",
+    )
+
+
+def _percents(values: list[float]) -> str:
+    return ", ".join(f"{100 * value:.3g}%" for value in values)
+
+
+@_evidence
+def shuffle_greedy() -> Finding:
+    joint = joints.shuffle(6)
+    fixed = _accuracy(joint, _decode(joint, rules.random_top_k(2), 20).sequences)
+    noisy = [exact.greedy_shuffle_accuracy(6, rho) for rho in (0.0, 0.9, 1.0)]
+    formula = exact.shuffle_accuracy(6, 2)
+    return _judge(
+        abs(noisy[0] - formula) < TINY,
+        f"n = 6, k = 2, formula {formula:.1%}. All unused items tie. A fixed rule for "
+        f"ties gives both positions the same item: {fixed:.0%}. Noise that breaks ties "
+        f"gives {_percents(noisy)} at correlation 0, 0.9, 1 between positions: only "
+        "independent noise gives the formula.",
+        but=fixed < formula - TINY,
+    )
+
+
+@_evidence
+def replace_closed_form() -> Finding:
+    worst = 0.0
+    for n, k in itertools.product((3, 4), (1, 2, 3)):
+        joint = joints.replace_random(n)
+        law = exact.random_top_k_law(joint, _blank(joint)[0], k)
+        gap = exact.valid_probability(joint, law) - exact.replace_random_accuracy(n, k)
+        worst = max(worst, abs(gap))
+    random = [exact.replace_random_accuracy(10, k) for k in (1, 2, 10)]
+    given = _one_step(joints.replace_index(range(10), 3, 10))
+    return _judge(
+        worst < TINY and random[0] > random[1] > random[2],
+        f"a random item, n = 10: {_percents(random)} at k = 1, 2, 10, as the closed "
+        f'form says. A "specific" item, as the slide\'s title has it, would be free: '
+        f"{given:.0%} in one step.",
+        but=given > random[-1],
+    )
+
+
+@_evidence
+def replace_greedy() -> Finding:
+    sizes = list(itertools.product(range(3, 13), range(2, 7)))
+    right = {
+        (n, k): _accuracy(joint, _decode(joint, rules.left_to_right(k)).sequences)
+        for n, k in sizes
+        for joint in [joints.replace_random(n)]
+    }
+    lucky = [size for size, accuracy in right.items() if accuracy == 1]
+    predicted = [(n, k) for n, k in sizes if n % k == 1]
+    even = [accuracy for (n, k), accuracy in right.items() if k == 2 and n % 2 == 0]
+    return _judge(
+        set(right.values()) == {0.0, 1.0} and lucky == predicted,
+        f"of {len(sizes)} pairs (n, k), {len(lucky)} are always right, exactly those "
+        "whose last step reveals one position (n = 1 modulo k), and all others never. "
+        f"At k = 2 and even n the last two positions tie: {max(even):.0%} with one "
+        f"rule for ties, {exact.replace_random_accuracy(2, 2):.0%} only with "
+        "independent coins.",
+        but=bool(lucky) and max(even) == 0,
+    )
+
+
+# --- chapter 4
+
+
+@_evidence
+def fewer_calls() -> Finding:
+    joint = joints.copy([0] * 32)
+    calls = {
+        k: int(_decode(joint, rules.left_to_right(k)).nfe[0]) for k in (1, 2, 4, 32)
+    }
+    listed = ", ".join(f"{n} at k = {k}" for k, n in calls.items())
+    return _judge(
+        all(n == -(-32 // k) for k, n in calls.items()),
+        f"32 tokens take {listed}. This counts calls; seconds are another claim.",
+    )
+
+
+@_evidence
+def blocks() -> Finding:
+    joint = joints.shuffle(12)
+    steps = _sets(_record(joint, rules.random_top_k(2), block_length=4))
+    inside = all(len({i // 4 for i in step}) == 1 for step in steps)
+    order = [step[0] // 4 for step in steps]
+    return _judge(
+        inside and order == sorted(order),
+        f"12 positions in blocks of 4, two a step: the {len(steps)} steps work on "
+        f"blocks {', '.join(str(block + 1) for block in order)}.",
+    )
+
+
+@_evidence
+def random_top_k() -> Finding:
+    rows, joint = 3000, joints.shuffle(4)
+    history = _record(joint, rules.random_top_k(2), rows)
+    first = history.states[1] != history.mask_id  # [rows, 4]
+    code = (first * torch.tensor([1, 2, 4, 8])).sum(1)
+    pairs = [sum(1 << i for i in pair) for pair in itertools.combinations(range(4), 2)]
+    seen = torch.bincount(code, minlength=16)[pairs]
+    p = float(stats.chisquare(seen.numpy()).pvalue)
+    return _judge(
+        int(seen.sum()) == rows and p > 1e-4,
+        f"the {len(pairs)} pairs of four positions are equally frequent: p = {p:.2f} "
+        f"by chi-square, {rows} rows.",
+    )
+
+
+@_evidence
+def l2r_top_k() -> Finding:
+    steps = _sets(_record(joints.shuffle(6), rules.left_to_right(2)))
+    listed = ", then ".join(" and ".join(map(str, step)) for step in steps)
+    return _judge(
+        steps == [[0, 1], [2, 3], [4, 5]], f"k = 2, positions 0 to 5: {listed}."
+    )
+
+
+@_evidence
+def confidence_top_k() -> Finding:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(3, 3, generator=generator, dtype=torch.float64)
+    joint = joints.MarkovChain(table / table.sum(-1, keepdim=True), 10)
+    history = _record(joint, rules.confidence_top_k(3))
+    margins = []
+    for step, confidence in zip(_sets(history), history.confidence[:, 0], strict=True):
+        waiting = confidence.isfinite()
+        waiting[step] = False
+        if waiting.any():
+            margins.append((confidence[step].min() - confidence[waiting].max()).item())
+    return _judge(
+        min(margins) >= 0,
+        f"on a Markov chain of ten tokens, k = 3, in {len(margins)} steps that left "
+        "some waiting none of these was more confident than a revealed one.",
+    )
+
+
+@_evidence
+def confidence_threshold() -> Finding:
+    joint = joints.shuffle(3)
+    confidence = joint(_blank(joint))[0].exp().amax(-1)
+    above = int((confidence > 0.5).sum())
+    history = _record(joint, rules.confidence_threshold(0.51))
+    return _judge(
+        len(_sets(history)[0]) == 1,
+        f"Shuffle A, B, C, gamma = 0.5: {above} tokens are above it "
+        f"({confidence.max():.0%}), so that the rule as written never starts. As "
+        "published it always reveals the most confident token too.",
+        but=above == 0,
+    )
+
+
+@_evidence
+def static_severe() -> Finding:
+    shuffled = [exact.shuffle_accuracy(10, k) for k in (1, 2, 4)]
+    replaced = [exact.replace_random_accuracy(10, k) for k in (1, 2, 4)]
+    return _judge(
+        shuffled[0] > 0.99 and shuffled[2] < 0.1,
+        f"ten items, exact predictions, k = 1, 2, 4: Shuffle {_percents(shuffled)}; "
+        f"Replace Random {_percents(replaced)}.",
+    )
+
+
+def _pairs(m: int) -> joints.TableJoint:
+    """m independent fair coins, each written twice."""
+    coins = torch.tensor(list(itertools.product((0, 1), repeat=m)))
+    return joints.TableJoint(coins.repeat_interleave(2, 1), None, 2)
+
+
+@_evidence
+def adaptive_room() -> Finding:
+    joint = _pairs(4)
+    rule = rules.confidence_threshold(0.51)
+    run = _decode(joint, rule, 16, temperature=1.0)
+    threshold = int(run.nfe.max())
+    oracle = [range(0, 8, 2), range(1, 8, 2)]
+    cost = sum(exact.step_costs(joint, oracle))
+    return _judge(
+        abs(cost) < TINY and len(oracle) < threshold,
+        f"four coins, each written twice: a threshold takes {threshold} calls, an "
+        f"oracle {len(oracle)} (one of each pair, then the partners) and loses "
+        "nothing.",
+    )
+
+
+@_evidence
+def adaptive_unmasking() -> Finding:
+    tasks = {
+        "Copy": joints.copy(range(8)),
+        "Shuffle": joints.shuffle(8),
+        "Replace Random": joints.replace_random(8),
+    }
+    calls, accuracy = {}, {}
+    for name, joint in tasks.items():
+        run = _decode(joint, rules.confidence_threshold(0.51))
+        calls[name] = int(run.nfe[0])
+        accuracy[name] = _accuracy(joint, run.sequences)
+    each = (f"{name} {accuracy[name]:.0%} in {calls[name]}" for name in tasks)
+    listed = ", ".join(each)
+    return _judge(
+        (calls["Copy"], calls["Shuffle"]) == (1, 8) and accuracy["Shuffle"] == 1,
+        f"threshold 0.51, eight items, greedy: {listed} calls. Confidence tells how "
+        "probable a token is, not how much others depend on it.",
+        but=accuracy["Replace Random"] < 1,
+    )
+
+
+@_evidence
+def trade_off() -> Finding:
+    sizes = (1, 2, 4, 8)
+    shuffled = [exact.shuffle_accuracy(8, k) for k in sizes]
+    reverse = joints.reverse(range(8))
+    reversed_ = [
+        _accuracy(reverse, _decode(reverse, rules.random_top_k(k)).sequences)
+        for k in sizes
+    ]
+    return _judge(
+        all(a > b for a, b in itertools.pairwise(shuffled)),
+        f"eight items in 8, 4, 2, 1 calls: Shuffle {_percents(shuffled)}; Reverse "
+        f"{_percents(reversed_)}. There is one where tokens depend on each other.",
+        but=min(reversed_) == 1,
+    )
