@@ -18,7 +18,7 @@ __all__ = ["Accuracy", "accuracy"]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of ``draws`` answers were valid, and calls of the denoiser per answer."""
+    """How many of ``draws`` answers were valid; mean calls of the denoiser."""
 
     successes: int
     draws: int
