@@ -225,6 +225,42 @@ def ancestral_kl(joint: Joint, schedule: Schedule, steps: Iterable[int]) -> list
     ]
 
 
+def pair_dependence(joint: Joint, kept: Tensor) -> Tensor:
+    r"""How much pairs of tokens depend on each other when some others are known.
+
+    .. math:: C(a) = \sum_{i<j} \mathbb E_S\, I(x_i; x_j \mid x_S)
+
+    S holds every other position independently with probability a. To leading order in
+    1/T it decides what T steps cost with a schedule: the T-step bound exceeds the
+    entropy by :math:`\frac1T \int_0^1 \alpha_t'^2\, C(\alpha_t)\, dt`.
+
+    Parameters
+    ----------
+    joint : Joint
+        Of 2 to 8 positions: all sets S are enumerated.
+    kept : Float[N]
+        Values of a in [0, 1].
+
+    Returns
+    -------
+    Float64[N]
+        Nats.
+    """
+    length = joint.length
+    if not 2 <= length <= 8:
+        raise ValueError(f"joint must have 2 to 8 positions, got {length}")
+    a, total = kept.double(), torch.zeros_like(kept, dtype=torch.float64)
+    for i, j in itertools.combinations(range(length), 2):
+        others = [k for k in range(length) if k not in (i, j)]
+        for size in range(length - 1):
+            information = math.fsum(
+                joint.total_correlation([i, j], known)
+                for known in itertools.combinations(others, size)
+            )
+            total += information * a**size * (1 - a) ** (length - 2 - size)
+    return total
+
+
 class _Moves(NamedTuple):
     """Every pair of sets of revealed positions, one inside the other."""
 
