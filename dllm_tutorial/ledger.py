@@ -79,8 +79,8 @@ class Ledger:
     def _repr_markdown_(self) -> str:
         return "\n".join(
             f"- **{row['verdict'].capitalize()}.** {row['statement']}\n"
-            f"  *Slide: {row['slide']}.*\n\n"
-            f"  *Measure:* {row['measure']}\n"
+            f"  *(Slide: {row['slide']}.)*\n\n"
+            f"  *Measure:* {row['measure']}\n\n"
             f"  *Finding:* {row['finding']}\n"
             for row in self.rows()
         )
