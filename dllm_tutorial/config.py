@@ -54,3 +54,19 @@ CHAPTERS["03_parallel_decoding"] = {
         chain=64,
     ),
 }
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Chapter 2: sizes of what is sampled; the exact parts need none."""
+
+    draws: int  # answers behind a measured point
+    batch: int  # sequences in a training batch
+    batches: int  # batches behind a measured spread
+    chain: int  # tokens of the Markov chain trained on
+
+
+CHAPTERS["02_schedules"] = {
+    "smoke": Schedules(draws=2000, batch=32, batches=300, chain=16),
+    "full": Schedules(draws=40_000, batch=64, batches=4000, chain=64),
+}
