@@ -1,0 +1,245 @@
+"""Exact laws of decoding rules, by enumerating every proposal.
+
+Sampling shows what a rule does up to noise. On small joints the noise can be taken
+away: at each state every combination of proposed tokens is run through the rule's own
+rank and quota, with its probability. The oracle of this module is the ceiling: it sees
+dependence itself, not the confidences that stand in for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from . import _checks
+from .decoding import Strategy
+from .decoding.candidates import propose
+from .decoding.strategy import View, order_of
+from .denoiser import Denoiser
+from .joints import TableJoint
+
+__all__ = ["Law", "answer_law", "independent_set", "oracle_nfe", "padded_accuracy"]
+
+_MAX_ROWS = 1 << 20  # states x proposals that are held at once
+
+
+@dataclass(frozen=True)
+class Law:
+    """What a rule answers: the law of the sequence and the mean number of calls."""
+
+    answers: TableJoint
+    nfe: float
+
+
+def answer_law(
+    denoiser: Denoiser, x: Tensor, strategy: Strategy, *, temperature: float = 1.0
+) -> Law:
+    """Exact law of ``generate(denoiser, x, strategy, temperature=temperature)``.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Long[L]
+        One prompt; masked positions hold ``mask_id``.
+    strategy : Strategy
+        Its only randomness must be the proposed tokens; a rule that draws positions,
+        revises or remembers raises ``ValueError`` (for random top-k see
+        :func:`dllm_tutorial.exact.random_top_k_law`).
+    temperature : float
+        Of the proposals; 0 leaves one path.
+    """
+    _checks.tokens(x, "x", ndim=1)
+    _checks.number(temperature, "temperature", 0)
+    if strategy.revise is not None or strategy.start is not None:
+        raise ValueError(f"strategy must only reveal, got {strategy}")
+    states, weights, nfe, step = x[None], torch.ones(1, dtype=torch.float64), 0.0, 0
+    while bool((states == denoiser.mask_id).any()):
+        busy = (states == denoiser.mask_id).any(1)
+        nfe += weights[busy].sum().item()
+        after, source, p = _step(denoiser, x, states[busy], strategy, temperature, step)
+        states = torch.cat([states[~busy], after])
+        weights = torch.cat([weights[~busy], weights[busy][source] * p])
+        states, group = torch.unique(states, dim=0, return_inverse=True)
+        weights = weights.new_zeros(len(states)).index_add(0, group, weights)
+        step += 1
+    answers = TableJoint(states, weights / weights.sum(), denoiser.mask_id)
+    return Law(answers, nfe)
+
+
+def _step(
+    denoiser: Denoiser,
+    prompt: Tensor,
+    states: Tensor,
+    strategy: Strategy,
+    temperature: float,
+    step: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All outcomes of one step, the state each comes from, and its probability."""
+    logits = denoiser(states).double()
+    masked = states == denoiser.mask_id
+    token, source, p = _every_proposal(logits, masked, temperature)
+    chances = logits[source].softmax(-1).gather(-1, token[..., None])[..., 0]
+    best = propose(logits, None, want=strategy.needs)  # margin and entropy
+    found = best._replace(
+        token=token,
+        confidence=chances,
+        margin=None if best.margin is None else best.margin[source],
+        entropy=None if best.entropy is None else best.entropy[source],
+    )
+    fillable = (prompt == denoiser.mask_id).expand_as(token)
+    size = fillable.sum(-1)
+    first = int((prompt == denoiser.mask_id).int().argmax())
+    places = torch.arange(len(prompt)) - first
+    view = View(
+        masked=masked[source],
+        fillable=fillable,
+        n_masked=masked[source].sum(-1),
+        size=size,
+        step=torch.full_like(size, step),
+        steps=size if strategy.steps is None else torch.full_like(size, strategy.steps),
+        place=places.expand_as(token),
+        length=torch.full_like(token, len(prompt) - first),
+        found=found,
+        shown=torch.ones_like(chances),
+        memory={},
+        uniform=_no_randomness,
+        leave_one_out=_no_randomness,
+    )
+    score = strategy.rank(view)
+    quota = strategy.quota(view, score)
+    quota = torch.where(view.step + 1 >= view.steps, view.n_masked, quota)
+    reveal = view.masked & (order_of(score, view.masked) < quota[:, None])
+    return torch.where(reveal, token, states[source]), source, p
+
+
+def _every_proposal(
+    logits: Tensor, masked: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every combination of tokens at the masked positions: tokens, source, chance."""
+    batch, length = masked.shape
+    if temperature == 0:
+        one = torch.ones(batch, dtype=torch.float64)
+        return logits.argmax(-1), torch.arange(batch), one
+    chance = (logits / temperature).softmax(-1)
+    source, weight = torch.arange(batch), torch.ones(batch, dtype=torch.float64)
+    tokens = torch.zeros(batch, length, dtype=torch.long)
+    for i in range(length):
+        here = torch.where(masked[source, i, None], chance[source, i], 0.0)
+        here[:, 0] += ~masked[source, i]  # a revealed position proposes nothing
+        row, token = here.nonzero(as_tuple=True)
+        if len(row) > _MAX_ROWS:
+            raise ValueError(f"the rule has more than {_MAX_ROWS} outcomes a step")
+        weight = weight[row] * here[row, token]
+        tokens, source = tokens[row], source[row]
+        tokens[:, i] = token
+    return tokens, source, weight
+
+
+def _no_randomness(*_: object) -> Tensor:
+    raise ValueError("strategy must have no randomness but the proposed tokens")
+
+
+# ------------------------------------------------------------------------- the oracle
+
+
+def independent_set(joint: TableJoint, x: Tensor) -> tuple[int, ...]:
+    """A largest set of masked positions that are independent given the revealed ones.
+
+    Parameters
+    ----------
+    joint : TableJoint
+    x : Long[L]
+        A state of positive probability. Ties go to the lowest positions.
+    """
+    given = joint.condition(x)
+    masked = (x == joint.mask_id).nonzero()[:, 0].tolist()
+    certain = [i for i in masked if given.entropy([i]) < 1e-12]
+    open_ = [i for i in masked if i not in certain]
+    for size in range(len(open_), 1, -1):
+        for chosen in itertools.combinations(open_, size):
+            if given.total_correlation(chosen) < 1e-12:
+                return tuple(sorted([*certain, *chosen]))
+    return tuple(sorted([*certain, *open_[:1]]))
+
+
+def oracle_nfe(joint: TableJoint) -> float:
+    """Mean number of calls of the independence oracle, from all masks.
+
+    At each state it reveals :func:`independent_set`. Its law is that of ``joint``,
+    because independent tokens may be drawn at once.
+    """
+
+    @cache
+    def calls(state: tuple[int, ...]) -> float:
+        x = torch.tensor(state)
+        if joint.mask_id not in state:
+            return 0.0
+        chosen = list(independent_set(joint, x))
+        given = joint.condition(x)
+        values, group = torch.unique(
+            given.support[:, chosen], dim=0, return_inverse=True
+        )
+        p = torch.zeros(len(values), dtype=torch.float64)
+        p = p.index_add(0, group, given.probs)
+        total = 1.0
+        for value, weight in zip(values, p.tolist(), strict=True):
+            after = x.clone()
+            after[chosen] = value
+            total += weight * calls(tuple(after.tolist()))
+        return total
+
+    return calls((joint.mask_id,) * joint.length)
+
+
+# ---------------------------------------------------------- easy tokens among hard ones
+
+
+def padded_accuracy(
+    items: int,
+    length: int,
+    k: int,
+    *,
+    valid: Callable[[int, int], float],
+    certain_first: bool,
+) -> float:
+    """P(valid) of a shuffled list among certain tokens, ``k`` positions a step.
+
+    ``items`` of the ``length`` positions hold the list, the others are certain
+    (commas, names of fields, padding).
+
+    Parameters
+    ----------
+    items, length, k : int
+    valid : callable
+        ``valid(m, j)``: probability that a step which reveals j of the m open items
+        at once writes j different ones.
+    certain_first : bool
+        True: certain positions come first, as confidence ranking has it. False: a step
+        takes a uniform random set of positions.
+    """
+    _checks.integer(k, "k", 1)
+    _checks.integer(length, "length", _checks.integer(items, "items", 1))
+
+    @cache
+    def accuracy(m: int, easy: int) -> float:
+        if m == 0:
+            return 1.0
+        size, total = min(k, m + easy), 0.0
+        for j in range(max(0, size - easy), min(size, m) + 1):
+            if certain_first:
+                chance = float(j == size - min(easy, size))
+            else:
+                ways = math.comb(m, j) * math.comb(easy, size - j)
+                chance = ways / math.comb(m + easy, size)
+            if chance > 0:
+                rest = accuracy(m - j, easy - (size - j))
+                total += chance * valid(m, j) * rest
+        return total
+
+    return accuracy(items, length - items)
