@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
+import nbformat
 
 from derive import NOTEBOOKS, fill_source
 
@@ -51,8 +52,25 @@ def execute(source: Path, target: Path) -> None:
     print(f"  {source.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
+def join_streams(path: Path) -> None:
+    """Put the printed pieces of a cell together; a clock decides where they break."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        joined: list[nbformat.NotebookNode] = []
+        for output in cell.get("outputs", []):
+            last = joined[-1] if joined else {}
+            if output.get("name") and output.get("name") == last.get("name"):
+                last["text"] += output.text
+            else:
+                joined.append(output)
+        if cell.cell_type == "code":
+            cell.outputs = joined
+    nbformat.write(notebook, path)
+
+
 def clean(path: Path) -> None:
     """Drop what differs from run to run though nothing changed."""
+    join_streams(path)
     keep = ["--keep-output", "--keep-count"]
     run("nbstripout", *keep, "--extra-keys", VOLATILE, str(path))
 
