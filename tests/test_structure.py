@@ -48,6 +48,15 @@ def test_table_of_contents_lists_every_page_once():
     assert sorted(listed) == sorted(str(path.with_suffix("")) for path in pages)
 
 
+def test_api_pages_show_every_public_module():
+    text = "".join(page.read_text() for page in (ROOT / "book/api").glob("*.md"))
+    shown = set(re.findall(r"automodule:: dllm_tutorial\.([\w.]+)", text))
+    package = ROOT / "dllm_tutorial"
+    modules = {f.stem for f in package.glob("*.py")} | {"decoding.strategies"}
+    folders = {f.parent.name for f in package.glob("*/__init__.py")}
+    assert shown == {name for name in modules | folders if not name.startswith("_")}
+
+
 def test_every_notebook_has_its_script():
     notebooks = sorted(path.stem for path in derive.NOTEBOOKS.glob("*.ipynb"))
     assert notebooks == [script.stem for script in SCRIPTS]

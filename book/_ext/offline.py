@@ -1,12 +1,17 @@
-"""Keep a page of the built site free of double and of remote scripts.
+"""Let a page of the built site be read from a plain file, without a network.
 
 Jupyter Book loads sphinx-thebe twice. Its inline settings then stand on every page
 twice, which is an error in the browser's console (two ``const`` of one name), and they
 name a host from which a live kernel would be loaded. The book has no live kernels.
+
+The theme asks the browser to load its icon fonts early, in a way that a page opened
+from the file system is not allowed. The style sheets load them anyway.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -27,7 +32,15 @@ def drop_scripts(
     context["script_files"] = kept
 
 
+def drop_font_preloads(app: Sphinx, error: Exception | None) -> None:
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        plain = re.sub(r'<link rel="preload" as="font"[^>]*>\n?', "", text)
+        page.write_text(plain, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     # After every other extension has added its scripts.
     app.connect("html-page-context", drop_scripts, priority=900)
+    app.connect("build-finished", drop_font_preloads)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
