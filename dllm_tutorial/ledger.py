@@ -92,7 +92,7 @@ class Ledger:
 
 def _words(claim: Claim) -> str:
     found = finding(claim)
-    return f"planned for chapter {claim.chapter}." if found is None else found.text
+    return f"Planned for chapter {claim.chapter}." if found is None else found.text
 
 
 # --------------------------------------------------------------------------- reading
@@ -225,7 +225,7 @@ def forward_process() -> Finding:
     falls = bool((linear.alpha(t).diff() < 0).all())
     return _judge(
         off < TINY and falls,
-        f"this is the linear schedule: its masked fraction is t at {len(t)} times, and "
+        f"This is the linear schedule: its masked fraction is t at {len(t)} times, and "
         "the kept fraction never rises. Other schedules mask with probability "
         "1 - alpha_t.",
     )
@@ -236,7 +236,7 @@ def reverse_direction() -> Finding:
     start, end = (schedules.Linear().masked(t).item() for t in (0.0, 1.0))
     return _judge(
         start > end,
-        f"a slip: {end:.0%} of the tokens are masked at t = 1 and {start:.0%} at "
+        f"A slip: {end:.0%} of the tokens are masked at t = 1 and {start:.0%} at "
         "t = 0, so the reverse process runs from 1 to 0, as other slides say.",
     )
 
@@ -249,7 +249,7 @@ def training_loss() -> Finding:
     off = (bound - truth).abs().max().item()
     return _judge(
         off < TINY,
-        f"with exact predictions its expectation is {bound.mean():.4f} nats for every "
+        f"With exact predictions its expectation is {bound.mean():.4f} nats for every "
         f"city, and -log p is {truth.mean():.4f}. With learned predictions it is an "
         "upper bound.",
     )
@@ -298,7 +298,7 @@ def unmask_probability() -> Finding:
         off = max(off, abs(posterior - alpha_s))
     return _judge(
         off < TINY,
-        "alpha_t is the fraction revealed by time t. A step from t to s unmasks with "
+        "By time t the fraction revealed is alpha_t. A step from t to s unmasks with "
         "probability (alpha_s - alpha_t)/(1 - alpha_t); taking alpha_t itself at "
         f"each of {steps} linear steps would put the fraction off by up to "
         f"{worst:.2f}.",
@@ -322,7 +322,7 @@ def schedule_options() -> Finding:
     flipped = bool(((printed - geometric.weight(t)).abs() < TINY).all())
     return _judge(
         worst < 1e-5,
-        f"the weights of {len(_SCHEDULES)} schedules agree with -alpha'/(1 - alpha). "
+        f"The weights of {len(_SCHEDULES)} schedules agree with -alpha'/(1 - alpha). "
         "The geometric row of the published table has the logarithm's ratio upside "
         "down, which flips its sign.",
         but=flipped,
@@ -344,7 +344,7 @@ def schedule_quality() -> Finding:
     )
     return _judge(
         gain[0] > gain[1],
-        f"eight steps cost {gain[0]:.3f} nats with linear and {gain[1]:.3f} with "
+        f"Eight steps cost {gain[0]:.3f} nats with linear and {gain[1]:.3f} with "
         "cosine on eight copies of a coin, where a few tokens tell the rest; on the "
         f"four cities, two words, {loss[0]:.3f} and {loss[1]:.3f}: there linear is "
         "better.",
@@ -359,7 +359,7 @@ def reveals_per_step() -> Finding:
     flat = (linear - 48).abs().max().item() < 1e-8
     return _judge(
         flat and bool((cosine.diff() > 0).all()),
-        f"linear: {linear[0]:.0f} at every step. Cosine: {cosine[0]:.2f} at the first, "
+        f"Linear: {linear[0]:.0f} at every step. Cosine: {cosine[0]:.2f} at the first, "
         f"{cosine[127]:.0f} in the middle, {cosine[-1]:.1f} at the last.",
     )
 
@@ -375,7 +375,7 @@ def iid_reveal() -> Finding:
     p = _chi_square(seen, wanted)
     return _judge(
         p > 1e-4,
-        f"the linear ancestral sampler agrees with Binomial({length}, 1/4): p = "
+        f"The linear ancestral sampler agrees with Binomial({length}, 1/4): p = "
         f"{p:.2f} by chi-square, {rows} rows.",
     )
 
@@ -402,7 +402,7 @@ def token_values() -> Finding:
     )
     return _judge(
         abs(divergence) < TINY,
-        "one token at a time reproduces the four cities, Shuffle and Replace Random "
+        "One token at a time reproduces the four cities, Shuffle and Replace Random "
         f"of three items: divergence below {TINY:.0e} nats.",
     )
 
@@ -440,7 +440,7 @@ def one_by_one() -> Finding:
     ]
     return _judge(
         abs(wrong) < TINY,
-        f"after New: {', '.join(said)}. No wrong city in either order; the diffusion "
+        f"After New: {', '.join(said)}. No wrong city in either order; the diffusion "
         "model too is right when it decodes one word at a time.",
     )
 
@@ -452,7 +452,7 @@ def product_law() -> Finding:
     divergence, correlation = exact.kl_divergence(joint, law), joint.total_correlation()
     return _judge(
         divergence > TINY and abs(divergence - correlation) < TINY,
-        f"divergence {divergence:.4f} nats, total correlation {correlation:.4f}, "
+        f"Divergence {divergence:.4f} nats, total correlation {correlation:.4f}, "
         f"log 2 = {math.log(2):.4f}.",
     )
 
@@ -463,7 +463,7 @@ def shuffle_marginals() -> Finding:
     p = joint(_blank(joint)).exp()
     return _judge(
         bool(((p - 1 / 3).abs() < TINY).all()),
-        f"every one of the {p[0].numel()} marginals is {p.mean():.1%}.",
+        f"Every one of the {p[0].numel()} marginals is {p.mean():.1%}.",
     )
 
 
@@ -480,7 +480,7 @@ def shuffle_no_guarantee() -> Finding:
     greedy = _decode(joint, rules.random_top_k(3)).sequences
     return _judge(
         max(p.values()) < 1 and _accuracy(joint, greedy) < 1,
-        f"the marginals are uniform, so that temperature does nothing: from "
+        f"The marginals are uniform, so that temperature does nothing: from "
         f"{min(p.values()):.1%} to {max(p.values()):.1%} over temperatures 0.1 to 10; "
         f"greedily the three agree, {_accuracy(joint, greedy):.0%}.",
     )
@@ -491,7 +491,7 @@ def shuffle_22() -> Finding:
     p = _one_step(joints.shuffle(3))
     return _judge(
         abs(p - math.factorial(3) / 3**3) < TINY,
-        f"enumerated: {p:.2%}, and 3!/3^3 = {math.factorial(3) / 27:.2%}.",
+        f"Enumerated: {p:.2%}, and 3!/3^3 = {math.factorial(3) / 27:.2%}.",
     )
 
 
@@ -510,7 +510,7 @@ def quality_inevitably_drops() -> Finding:
     listed = ", ".join(f"{name} {p:.1%}" for name, p in valid.items())
     return _judge(
         min(valid.values()) < 1 - TINY,
-        f"one step, four items: {listed}. Nothing is lost where the tokens revealed "
+        f"One step, four items: {listed}. Nothing is lost where the tokens revealed "
         "together are independent, as for a single right answer.",
         but=max(valid.values()) > 1 - TINY,
     )
@@ -566,7 +566,7 @@ def replace_closed_form() -> Finding:
     given = _one_step(joints.replace_index(range(10), 3, 10))
     return _judge(
         worst < TINY and random[0] > random[1] > random[2],
-        f"a random item, n = 10: {_percents(random)} at k = 1, 2, 10, as the closed "
+        f"A random item, n = 10: {_percents(random)} at k = 1, 2, 10, as the closed "
         f'form says. A "specific" item, as the slide\'s title has it, would be free: '
         f"{given:.0%} in one step.",
         but=given > random[-1],
@@ -586,7 +586,7 @@ def replace_greedy() -> Finding:
     even = [accuracy for (n, k), accuracy in right.items() if k == 2 and n % 2 == 0]
     return _judge(
         set(right.values()) == {0.0, 1.0} and lucky == predicted,
-        f"of {len(sizes)} pairs (n, k), {len(lucky)} are always right, exactly those "
+        f"Of {len(sizes)} pairs (n, k), {len(lucky)} are always right, exactly those "
         "whose last step reveals one position (n = 1 modulo k), and all others never. "
         f"At k = 2 and even n the last two positions tie: {max(even):.0%} with one "
         f"rule for ties, {exact.replace_random_accuracy(2, 2):.0%} only with "
@@ -635,7 +635,7 @@ def random_top_k() -> Finding:
     p = float(stats.chisquare(seen.numpy()).pvalue)
     return _judge(
         int(seen.sum()) == rows and p > 1e-4,
-        f"the {len(pairs)} pairs of four positions are equally frequent: p = {p:.2f} "
+        f"The {len(pairs)} pairs of four positions are equally frequent: p = {p:.2f} "
         f"by chi-square, {rows} rows.",
     )
 
@@ -663,7 +663,7 @@ def confidence_top_k() -> Finding:
             margins.append((confidence[step].min() - confidence[waiting].max()).item())
     return _judge(
         min(margins) >= 0,
-        f"on a Markov chain of ten tokens, k = 3, in {len(margins)} steps that left "
+        f"On a Markov chain of ten tokens, k = 3, in {len(margins)} steps that left "
         "some waiting none of these was more confident than a revealed one.",
     )
 
@@ -689,7 +689,7 @@ def static_severe() -> Finding:
     replaced = [exact.replace_random_accuracy(10, k) for k in (1, 2, 4)]
     return _judge(
         shuffled[0] > 0.99 and shuffled[2] < 0.1,
-        f"ten items, exact predictions, k = 1, 2, 4: Shuffle {_percents(shuffled)}; "
+        f"Ten items, exact predictions, k = 1, 2, 4: Shuffle {_percents(shuffled)}; "
         f"Replace Random {_percents(replaced)}.",
     )
 
@@ -710,7 +710,7 @@ def adaptive_room() -> Finding:
     cost = sum(exact.step_costs(joint, oracle))
     return _judge(
         abs(cost) < TINY and len(oracle) < threshold,
-        f"four coins, each written twice: a threshold takes {threshold} calls, an "
+        f"Four coins, each written twice: a threshold takes {threshold} calls, an "
         f"oracle {len(oracle)} (one of each pair, then the partners) and loses "
         "nothing.",
     )
@@ -732,7 +732,7 @@ def adaptive_unmasking() -> Finding:
     listed = ", ".join(each)
     return _judge(
         (calls["Copy"], calls["Shuffle"]) == (1, 8) and accuracy["Shuffle"] == 1,
-        f"threshold 0.51, eight items, greedy: {listed} calls. Confidence tells how "
+        f"Threshold 0.51, eight items, greedy: {listed} calls. Confidence tells how "
         "probable a token is, not how much others depend on it.",
         but=accuracy["Replace Random"] < 1,
     )
@@ -749,7 +749,7 @@ def trade_off() -> Finding:
     ]
     return _judge(
         all(a > b for a, b in itertools.pairwise(shuffled)),
-        f"eight items in 8, 4, 2, 1 calls: Shuffle {_percents(shuffled)}; Reverse "
+        f"Eight items in 8, 4, 2, 1 calls: Shuffle {_percents(shuffled)}; Reverse "
         f"{_percents(reversed_)}. There is one where tokens depend on each other.",
         but=min(reversed_) == 1,
     )
