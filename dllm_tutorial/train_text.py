@@ -23,8 +23,6 @@ from tqdm import tqdm
 from dllm_tutorial import losses, ngrams, pretrained, study, text, training
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
-LENGTH = 128  # tokens in a window
-BATCH = 16  # windows in an update
 DRAWS = 8  # of the mask, for each held-out window of a NELBO
 ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
 COMMAND = "python -m dllm_tutorial.train_text --out runs/text"
@@ -32,43 +30,72 @@ RESULTS = pretrained.FOLDER.parent / "results"
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What one training may spend: updates, windows in each, the network's size."""
+
+    steps: int
+    batch_size: int
+    length: int  # tokens in a window
+    d_model: int
+    n_layers: int
+    n_heads: int
+    evaluate_every: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.length
+
+
+BUDGETS = {
+    "long": Budget(4000, 16, 128, 160, 4, 5, evaluate_every=250),
+    "short": Budget(1500, 32, 64, 96, 2, 3, evaluate_every=250),
+}
+
+
+@dataclass(frozen=True)
 class Run:
-    """One training: a model, a budget by name, a seed, updates and a tokenizer."""
+    """One training: a model, a budget, a seed and a tokenizer."""
 
     model: str
     budget: str
     seed: int
-    steps: int
     tokenizer: str = "bpe"
-    evaluate_every: int = 250
 
 
 RUNS = {
-    "dllm-long-0": Run("dllm", "long", 0, 5000, evaluate_every=500),
-    "ar-long-0": Run("ar", "long", 0, 5000, evaluate_every=500),
+    "dllm-long-0": Run("dllm", "long", 0),
+    "ar-long-0": Run("ar", "long", 0),
     **{
-        f"{model}-short-{seed}": Run(model, "short", seed, 750)
+        f"{model}-short-{seed}": Run(model, "short", seed)
         for seed in (0, 1, 2)
         for model in ATTENTION
     },
     # which reads better per minute, byte pairs or characters?
-    "dllm-char-0": Run("dllm", "short", 0, 750, tokenizer="char"),
+    "dllm-char-0": Run("dllm", "short", 0, tokenizer="char"),
 }
 
 
 def network(run: Run) -> Transformer:
     """The untrained network of a run: the same numbers for the model and its twin."""
-    vocab_size = text.tokenizer(run.tokenizer).vocab_size
+    size = BUDGETS[run.budget]
     torch.manual_seed(run.seed)
     return Transformer(
-        TransformerConfig(vocab_size, LENGTH, attention=ATTENTION[run.model])
+        TransformerConfig(
+            text.tokenizer(run.tokenizer).vocab_size,
+            size.length,
+            size.d_model,
+            size.n_layers,
+            size.n_heads,
+            attention=ATTENTION[run.model],
+        )
     )
 
 
-def held_out(tokenizer_name: str, every: int = 1) -> tuple[Tensor, Tensor]:
-    """Windows Long[n, LENGTH] of the held-out speeches and their characters Long[n]."""
-    tokenizer = text.tokenizer(tokenizer_name)
-    x = text.windows(text.split("held-out"), tokenizer, LENGTH)[::every]
+def held_out(run: Run, every: int = 1) -> tuple[Tensor, Tensor]:
+    """Held-out windows Long[n, L] as a run sees them, and their characters Long[n]."""
+    tokenizer = text.tokenizer(run.tokenizer)
+    length = BUDGETS[run.budget].length
+    x = text.windows(text.split("held-out"), tokenizer, length)[::every]
     return x, torch.tensor([len(tokenizer.decode(row)) for row in x])
 
 
@@ -93,10 +120,11 @@ def held_out_nats(model: Transformer, x: Tensor) -> Tensor:
 
 def train(run: Run, folder: Path, device: str) -> None:
     """Train one run, or finish it, and keep its learning curve in ``curve.csv``."""
+    size = BUDGETS[run.budget]
     tokenizer = text.tokenizer(run.tokenizer)
     stream = text.stream(text.split("train"), tokenizer).to(device)
-    # every eighth window is enough for a curve
-    x, characters = held_out(run.tokenizer, every=8)
+    # every sixteenth window is enough for a curve
+    x, characters = held_out(run, every=16)
     x = x.to(device)
 
     def evaluate(model):
@@ -105,16 +133,18 @@ def train(run: Run, folder: Path, device: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records = training.train(
         network(run).to(device),
-        training.random_crops(stream, LENGTH),
-        training.TrainingConfig(run.steps, BATCH, seed=run.seed),
+        training.random_crops(stream, size.length),
+        training.TrainingConfig(size.steps, size.batch_size, seed=run.seed),
         evaluate=evaluate,
-        evaluate_every=run.evaluate_every,
+        evaluate_every=size.evaluate_every,
         checkpoint=folder,
-        checkpoint_every=run.evaluate_every,
+        checkpoint_every=size.evaluate_every,
     )
     start, seen = time.process_time(), []
-    for record in tqdm(records, total=run.steps, mininterval=30):
+    bar = tqdm(records, total=size.steps, mininterval=30)
+    for record in bar:
         seen.append(record.loss)
+        bar.set_postfix(loss=np.mean(seen[-50:]), refresh=False)
         if record.held_out is None:
             continue
         row = {
@@ -132,7 +162,7 @@ def finished(run: Run, folder: Path) -> bool:
     """Whether a folder holds the last checkpoint of a run."""
     if not (folder / "checkpoint.json").exists():
         return False
-    return training.averaged_weights(folder)[1]["step"] == run.steps
+    return training.averaged_weights(folder)[1]["step"] == BUDGETS[run.budget].steps
 
 
 def ship(run: Run, folder: Path) -> None:
@@ -150,12 +180,13 @@ def score(name: str, folder: Path) -> tuple[dict, Tensor]:
     A long run is scored as it ships, in the precision of the shipped file.
     """
     run = RUNS[name]
+    size = BUDGETS[run.budget]
     if run.budget == "long":
         model, _ = pretrained.load(run.model)
     else:
         model = network(run)
         model.load_state_dict(training.averaged_weights(folder)[0])
-    x, characters = held_out(run.tokenizer)
+    x, characters = held_out(run)
     nats = held_out_nats(model.eval(), x)
     bits, error = text.bits_per_character(nats, characters)
     bound = "exact" if run.model == "ar" else f"upper bound, {DRAWS} draws a window"
@@ -165,7 +196,7 @@ def score(name: str, folder: Path) -> tuple[dict, Tensor]:
         "unit": run.tokenizer,
         "seed": run.seed,
         "parameters": model.n_parameters(),
-        "tokens_seen": run.steps * BATCH * LENGTH,
+        "tokens_seen": size.steps * size.tokens_per_step,
         "bits_per_character": bits,
         "standard_error": error,
         "windows": len(x),
@@ -177,7 +208,7 @@ def score(name: str, folder: Path) -> tuple[dict, Tensor]:
 
 def ngram_rows() -> list[dict]:
     """n-grams over characters and over tokens on the same windows as the networks."""
-    x, characters = held_out("bpe")
+    x, characters = held_out(RUNS["dllm-long-0"])
     bpe = text.tokenizer("bpe")
     rows = []
     for unit, order in (("char", 7), ("bpe", 4)):
@@ -208,7 +239,7 @@ def ngram_rows() -> list[dict]:
 
 def gap_row(seed: int, budget: str, nats: dict[str, Tensor]) -> dict:
     """Diffusion minus autoregressive on the same windows, with its paired error."""
-    _, characters = held_out("bpe")
+    _, characters = held_out(RUNS[f"dllm-{budget}-{seed}"])
     gap = nats[f"dllm-{budget}-{seed}"] - nats[f"ar-{budget}-{seed}"]
     bits, error = text.bits_per_character(gap, characters)
     return {
@@ -224,7 +255,7 @@ def curve(name: str, folder: Path) -> pd.DataFrame:
     """The learning curve of a finished run."""
     run = RUNS[name]
     table = pd.read_csv(folder / "curve.csv")
-    table.insert(0, "tokens_seen", table["step"] * BATCH * LENGTH)
+    table.insert(0, "tokens_seen", table["step"] * BUDGETS[run.budget].tokens_per_step)
     for key in ("seed", "unit", "budget", "model"):
         table.insert(0, key, run.tokenizer if key == "unit" else getattr(run, key))
     return table

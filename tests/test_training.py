@@ -1,0 +1,278 @@
+"""Training: it reaches a known entropy, and a kill leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from dllm_tutorial import losses, training
+from dllm_tutorial.joints import MarkovChain
+from dllm_tutorial.networks import Transformer, TransformerConfig
+from dllm_tutorial.training import TrainingConfig
+
+
+def tiny(attention: str = "bidirectional", **options) -> Transformer:
+    settings = {"vocab_size": 3, "length": 6, "d_model": 32, "n_layers": 2}
+    torch.manual_seed(0)
+    return Transformer(
+        TransformerConfig(**{**settings, "n_heads": 2, **options}, attention=attention)
+    )
+
+
+def chain() -> MarkovChain:
+    p = torch.tensor([[0.8, 0.15, 0.05], [0.1, 0.1, 0.8], [0.5, 0.4, 0.1]])
+    return MarkovChain(p.double(), 6)
+
+
+def from_chain(batch_size, generator):
+    return chain().sample(batch_size, generator)
+
+
+STREAM = torch.arange(400).remainder(3)
+
+
+def run(model, config, **options):
+    draw = training.random_crops(STREAM, 6)
+    return list(training.train(model, draw, config, **options))
+
+
+# -- does it learn? ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_training_reaches_the_entropy_of_a_known_source(attention):
+    """NLL and NELBO of the truth are both -log p: the excess is the learning error.
+
+    It is measured exactly up to the choice of sequences, which are paired with their
+    true log-probability. No excess may be negative beyond its noise (z test, error
+    rate below 1e-4): that would be a leak.
+    """
+    model = tiny(attention)
+    config = TrainingConfig(500, 64, 5e-3, warmup=50, ema=0.98)
+    first, *_, last = training.train(model, from_chain, config)
+    x = chain().sample(2000, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        bound = losses.ar_loss if attention == "causal" else losses.exact_nelbo
+        excess = (bound(model, x).double() + chain().log_prob(x)) / 6
+    mean, error = excess.mean().item(), excess.std().item() / len(x) ** 0.5
+    assert first.loss > math.log(3) - 0.2
+    assert last.loss < first.loss - 0.2
+    assert -4 * error < mean < 0.02 + 4 * error
+    assert error < 0.005
+
+
+def test_records_and_held_out_scores():
+    model, seen = tiny(), []
+
+    def evaluate(network):
+        assert not network.training
+        assert not torch.is_grad_enabled()
+        seen.append(network.head.weight.clone())
+        return 1.5, 0.25
+
+    config = TrainingConfig(7, 4, warmup=2)
+    records = run(model, config, evaluate=evaluate, evaluate_every=3)
+    assert [r.step for r in records] == [1, 2, 3, 4, 5, 6, 7]
+    assert [r.held_out for r in records] == [
+        (1.5, 0.25) if step in (3, 6, 7) else None for step in range(1, 8)
+    ]
+    assert torch.equal(seen[-1], model.head.weight)  # the EMA is what is scored
+    assert not model.training
+
+
+# -- parts against closed forms ------------------------------------------------------
+
+
+def test_learning_rate_is_a_ramp_and_half_a_cosine():
+    config = TrainingConfig(110, lr=0.4, warmup=10)
+    rates = [training.learning_rate(step, config) for step in range(110)]
+    assert rates[0] == pytest.approx(0.04)
+    assert rates[9] == pytest.approx(0.4)
+    assert rates[10] == pytest.approx(0.4)
+    assert rates[60] == pytest.approx(0.2)
+    assert rates[35] == pytest.approx(0.4 * math.cos(math.pi / 8) ** 2)
+    assert training.learning_rate(110, config) == pytest.approx(0.0)
+    assert sum(rates[10:]) == pytest.approx(0.2 * 101)  # trapezoid: (f0 + f1) / 2
+
+
+def test_ema_is_the_closed_form():
+    """With decays d_n the average is sum_n (1 - d_n) prod_(m > n) d_m w_n."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    ema = training.Ema(model, 0.5)
+    values = [model.weight.item(), 3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, 6.0, 5.0]
+    for step, value in enumerate(values[1:], start=1):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        ema.update(model, step)
+    decays = [0.0] + [min(0.5, (1 + n) / (10 + n)) for n in range(1, 10)]
+    assert decays[1] == pytest.approx(2 / 11)
+    assert decays[9] == 0.5
+    expected = sum(
+        (1 - d) * math.prod(decays[n + 1 :]) * value
+        for n, (d, value) in enumerate(zip(decays, values, strict=True))
+    )
+    assert ema.weights["weight"].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_crops_are_uniform_and_in_order():
+    draw = training.random_crops(torch.arange(12), 5)
+    x = draw(8000, torch.Generator().manual_seed(0))
+    assert (x.diff() == 1).all()
+    starts = x[:, 0].bincount()
+    assert len(starts) == 8  # 0 ... 7
+    chi_square = ((starts - 1000.0) ** 2 / 1000).sum()
+    assert chi_square < 29.9  # 7 degrees of freedom, error rate 1e-4
+
+
+def test_step_generators_differ_between_steps_and_seeds():
+    draws = {
+        torch.rand((), generator=training.step_generator(seed, step)).item()
+        for seed in range(30)
+        for step in range(30)
+    }
+    assert len(draws) == 900
+    again = training.step_generator(2, 3)
+    assert again.initial_seed() == training.step_generator(2, 3).initial_seed()
+
+
+def test_global_random_state_is_left_alone():
+    before = torch.get_rng_state()
+    model = tiny(dropout=0.1)
+    torch.set_rng_state(before)
+    run(model, TrainingConfig(3, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- checkpoints ---------------------------------------------------------------------
+
+CONFIG = TrainingConfig(40, 4, warmup=5)
+
+SCRIPT = """
+import sys, time
+import torch
+import test_training as t
+torch.set_num_threads(1)
+model = t.tiny(dropout=0.2)
+draw = t.training.random_crops(t.STREAM, 6)
+for record in t.training.train(
+    model, draw, t.CONFIG, checkpoint=sys.argv[1], checkpoint_every=7
+):
+    time.sleep(0.02)
+"""
+
+
+def steps_in(folder) -> int:
+    path = folder / "checkpoint.json"
+    return json.loads(path.read_text())["about"]["step"] if path.exists() else 0
+
+
+def test_resuming_after_kill_9_is_bit_identical(tmp_path):
+    """Interrupted and resumed against undisturbed: weights and losses, to the bit."""
+    here = os.path.dirname(__file__)
+    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    process = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + 120
+    while steps_in(tmp_path) < 14:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = steps_in(tmp_path)
+    assert 14 <= done < 40
+
+    resumed, whole = tiny(dropout=0.2), tiny(dropout=0.2)
+    rest = run(resumed, CONFIG, checkpoint=tmp_path, checkpoint_every=7)
+    full = run(whole, CONFIG)
+    assert [r.step for r in rest] == list(range(done + 1, 41))
+    assert rest == full[done:]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert not torch.equal(whole.head.weight, tiny().head.weight)
+
+    # a finished run does nothing and still leaves the averaged weights in the model
+    again = tiny(dropout=0.2)
+    assert run(again, CONFIG, checkpoint=tmp_path) == []
+    assert torch.equal(again.head.weight, whole.head.weight)
+    weights, about = training.averaged_weights(tmp_path)
+    assert torch.equal(weights["head.weight"], whole.head.weight)
+    assert about["step"] == 40
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    run(tiny(), TrainingConfig(2, 2), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="configuration"):
+        run(tiny(), TrainingConfig(3, 2), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="configuration"):
+        run(tiny("causal"), TrainingConfig(2, 2), checkpoint=tmp_path)
+
+
+def test_weights_come_back_and_a_changed_bit_is_noticed(tmp_path):
+    tensors = {"a": torch.randn(3, 4), "b": torch.arange(5)}
+    path = tmp_path / "w.json"
+    training.save_weights(path, tensors, {"note": "x"})
+    read, about = training.load_weights(path)
+    assert about == {"note": "x"}
+    assert all(torch.equal(read[k], v) for k, v in tensors.items())
+
+    pointer = json.loads(path.read_text())
+    binary = tmp_path / pointer["weights"]
+    good = binary.read_bytes()
+    binary.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ValueError, match="SHA-256"):
+        training.load_weights(path)
+    binary.write_bytes(good)
+    path.write_text(json.dumps({**pointer, "about": {"note": "y"}}))
+    with pytest.raises(ValueError, match="SHA-256"):
+        training.load_weights(path)
+
+
+@pytest.mark.parametrize("survives", [0, 1])
+def test_a_kill_between_the_files_leaves_the_old_pair(tmp_path, monkeypatch, survives):
+    path = tmp_path / "w.json"
+    training.save_weights(path, {"a": torch.zeros(2)}, {"step": 1})
+    move, moves = os.replace, []
+
+    def dies(*names):
+        if len(moves) == survives:
+            raise KeyboardInterrupt
+        moves.append(names)
+        move(*names)
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        training.save_weights(path, {"a": torch.ones(2)}, {"step": 2})
+    read, about = training.load_weights(path)
+    assert about == {"step": 1} and read["a"].sum() == 0
+    monkeypatch.undo()
+    training.save_weights(path, {"a": torch.ones(2)}, {"step": 2})
+    assert training.load_weights(path)[1] == {"step": 2}
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1  # old ones are cleared away
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "name"),
+    [
+        ({"steps": 0}, ValueError, "steps"),
+        ({"batch_size": 1.5}, TypeError, "batch_size"),
+        ({"lr": 0.0}, ValueError, "lr"),
+        ({"ema": 1.0}, ValueError, "ema"),
+        ({"seed": -1}, ValueError, "seed"),
+    ],
+)
+def test_bad_configurations_are_refused(options, error, name):
+    with pytest.raises(error, match=name):
+        TrainingConfig(**{"steps": 5, **options})
+
+
+def test_a_stream_shorter_than_a_crop_is_refused():
+    with pytest.raises(ValueError, match="at least 9"):
+        training.random_crops(STREAM[:8], 9)
