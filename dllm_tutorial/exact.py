@@ -9,6 +9,7 @@ form. Proofs are on the page "Parallel decoding" of the book.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -358,8 +359,14 @@ def distinct_choice_probability(m: int, rho: float) -> float:
     _checks.number(rho, "rho", 0.0, 1.0)
     if m == 1 or rho == 1:
         return 0.0
+    both, weight = _both_below(rho)
+    return 1 - m * float(weight @ both ** (m - 1) @ weight)
+
+
+@functools.lru_cache(maxsize=64)
+def _both_below(rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Phi_2 on the quadrature grid Float[80, 80], and the weights of its sides."""
     node, weight = np.polynomial.hermite_e.hermegauss(80)
-    weight = weight / weight.sum()
     plus = math.sqrt((1 + rho) / 2) * node[:, None]
     minus = math.sqrt((1 - rho) / 2) * node[None, :]
     x, y = plus + minus, plus - minus
@@ -369,8 +376,7 @@ def distinct_choice_probability(m: int, rho: float) -> float:
     for theta, part in zip(top * (angle + 1) / 2, top * share / 2, strict=True):
         square = x * x + y * y - 2 * x * y * math.sin(theta)
         both += part / (2 * math.pi) * np.exp(-square / (2 * math.cos(theta) ** 2))
-    same = m * float(weight @ both ** (m - 1) @ weight)
-    return 1 - same
+    return both, weight / weight.sum()
 
 
 def greedy_shuffle_accuracy(n: int, rho: float) -> float:
