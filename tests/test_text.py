@@ -1,0 +1,228 @@
+"""Text: folding, split, tokenizers, n-grams, the shipped models."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dllm_tutorial import losses, pretrained, study, text, training
+from dllm_tutorial.ngrams import WittenBell
+
+# -- the text ------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_folding_gives_ascii_and_does_nothing_twice(string):
+    folded = text.fold(string)
+    assert folded.isascii()
+    assert text.fold(folded) == folded
+    assert "  " not in folded and "\n\n" not in folded
+
+
+def test_folding_keeps_what_can_be_kept():
+    assert text.fold("“Café” — it’s  £5\r\n\n 2½") == '"Cafe" - it\'s pounds 5\n2 1/2'
+
+
+def test_split_by_whole_years_from_1900():
+    names = [name for name, _ in text.speeches()]
+    years = [int(name[:4]) for name in names]
+    assert min(years) == 1900 and years == sorted(years)
+    train, held_out = text.split("train"), text.split("held-out")
+    assert len(train) + len(held_out) == len(names)
+    assert [y for y in years if y % 10 == 5] == [
+        int(name[:4]) for name, speech in text.speeches() if speech in held_out
+    ]
+    assert 0.05 < sum(map(len, held_out)) / sum(map(len, train)) < 0.2
+
+
+def test_held_out_speeches_are_not_in_the_training_text():
+    """Neither whole nor in pieces of 100 characters, but for speakers who repeat.
+
+    Roosevelt used passages of 1905 again in 1907, and greetings are alike.
+    """
+    train = "\n\n".join(text.split("train"))
+    pieces = [
+        speech[i : i + 100]
+        for speech in text.split("held-out")
+        for i in range(0, len(speech) - 100, 500)
+    ]
+    assert len(pieces) > 1000
+    assert sum(piece in train for piece in pieces) < 0.02 * len(pieces)
+    with pytest.raises(ValueError, match="name"):
+        text.split("test")
+
+
+# -- tokenizers ----------------------------------------------------------------------
+
+
+@given(st.text())
+def test_byte_pairs_bring_back_any_text(string):
+    tokenizer = text.tokenizer("bpe")
+    tokens = tokenizer.encode(string)
+    assert tokenizer.decode(tokens) == string
+    assert all(0 <= t < tokenizer.vocab_size for t in tokens)
+
+
+@given(st.text("ab c\n"))
+def test_characters_bring_back_their_text(string):
+    tokenizer = text.CharTokenizer("abc \n")
+    assert tokenizer.decode(torch.tensor(tokenizer.encode(string))) == string
+    assert len(tokenizer.encode(string)) == len(string)
+
+
+def test_character_tokenizer_refuses_strangers():
+    with pytest.raises(ValueError, match="'z'"):
+        text.CharTokenizer("abc").encode("abz")
+    with pytest.raises(ValueError, match="distinct"):
+        text.CharTokenizer("aba")
+
+
+def test_shipped_byte_pairs_are_the_ones_learned_from_the_training_text(tmp_path):
+    path = tmp_path / "bpe.json"
+    train = text.split("train")
+    text.train_byte_pairs(train, 1024, path)
+    shipped = text.tokenizer("bpe")
+    again = text.BytePairTokenizer(path)
+    assert shipped.vocab_size == again.vocab_size == 1024
+    assert shipped.encode(train[0]) == again.encode(train[0])
+
+
+def test_windows_tile_each_text_and_never_cross():
+    tokenizer = text.CharTokenizer("abcdefgh")
+    x = text.windows(["abcdefg", "hhh", "aabb"], tokenizer, 3)
+    assert [tokenizer.decode(row) for row in x] == ["abc", "def", "hhh", "aab"]
+    assert text.windows(["ab"], tokenizer, 3).shape == (0, 3)
+
+
+def test_bits_per_character_is_a_ratio_with_its_error():
+    nats = torch.tensor([2.0, 4.0, 6.0]) * math.log(2)
+    value, error = text.bits_per_character(nats, torch.tensor([1, 2, 3]))
+    assert value == pytest.approx(2.0)
+    assert error == pytest.approx(0.0, abs=1e-12)  # exactly proportional
+    # against the bootstrap, which knows nothing of the formula
+    rng = np.random.default_rng(0)
+    characters = rng.integers(200, 400, 400)
+    bits = characters * 1.7 + rng.normal(0, 40, 400)
+    _, error = text.bits_per_character(
+        torch.tensor(bits * math.log(2)), torch.tensor(characters)
+    )
+    picks = rng.integers(0, 400, (4000, 400))
+    spread = (bits[picks].sum(1) / characters[picks].sum(1)).std()
+    assert error == pytest.approx(spread, rel=0.1)
+
+
+# -- n-grams -------------------------------------------------------------------------
+
+
+def test_witten_bell_by_hand():
+    """Text a a b a; counts a 3, b 1; after a: a 1, b 1; after b: a 1."""
+    model = WittenBell(np.array([0, 0, 1, 0]), 2, 2)
+    a = Fraction(3 + 2 * Fraction(1, 2), 4 + 2)  # N = 4, T = 2
+    b = 1 - a
+    assert np.exp(model.log_prob([0, 1], 1)) == pytest.approx([float(a), float(b)])
+    after_a = Fraction(1 + 2 * a, 2 + 2)
+    after_b = Fraction(1 + 1 * a, 1 + 1)
+    p = np.exp(model.log_prob([0, 0, 1, 0]))
+    expected = [a, after_a, 1 - after_a, after_b]
+    assert p == pytest.approx([float(e) for e in expected], abs=1e-14)
+
+
+def slow_witten_bell(train, order, vocab, history, token):
+    """The textbook recursion with dictionaries and fractions."""
+    if order == 0:
+        return Fraction(1, vocab)
+    shorter = slow_witten_bell(train, order - 1, vocab, history[1:], token)
+    if len(history) > order - 1:
+        raise AssertionError
+    k = order - 1
+    followers = Counter(
+        train[i + k] for i in range(len(train) - k) if train[i : i + k] == history
+    )
+    n, t = sum(followers.values()), len(followers)
+    return (followers[token] + t * shorter) / (n + t) if n + t else shorter
+
+
+@given(st.lists(st.integers(0, 2), min_size=4, max_size=30))
+def test_witten_bell_against_the_slow_recursion(train):
+    model = WittenBell(np.array(train), 3, 3)
+    for history in itertools.product(range(3), repeat=2):
+        for token in range(3):
+            slow = slow_witten_bell(train, 3, 3, list(history), token)
+            fast = model.log_prob([*history, token])[-1]
+            assert math.exp(fast) == pytest.approx(float(slow), abs=1e-12)
+
+
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=40), st.integers(1, 3))
+def test_witten_bell_sums_to_one(train, order):
+    model = WittenBell(np.array(train), 3, 4)
+    total = sum(
+        math.exp(model.log_prob(row, order).sum())
+        for row in itertools.product(range(4), repeat=3)
+    )
+    assert total == pytest.approx(1.0, abs=1e-12)
+
+
+def test_witten_bell_refuses_bad_input():
+    with pytest.raises(ValueError, match="2\\*\\*63"):
+        WittenBell(np.zeros(10, dtype=int), 8, 1024)
+    with pytest.raises(ValueError, match="tokens"):
+        WittenBell(np.array([0, 5]), 1, 3)
+    with pytest.raises(TypeError, match="tokens"):
+        WittenBell(np.array([0.5, 1.0]), 1, 3)
+    with pytest.raises(ValueError, match="order"):
+        WittenBell(np.array([0, 1, 2]), 2, 3).log_prob([0, 1], 3)
+
+
+# -- the shipped models --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_shipped_models_load_and_are_what_the_rows_say(name):
+    model, tokenizer = pretrained.load(name)
+    assert not model.training
+    assert model.mask_id == tokenizer.vocab_size
+    assert next(model.parameters()).dtype == torch.float32
+    # their hash is checked on loading; the rows were measured on these weights
+    rows = study.read_rows("text_held_out")
+    row = rows[(rows["model"] == name) & (rows["budget"] == "long")].iloc[0]
+    assert row["parameters"] == model.n_parameters()
+    x = text.windows(text.split("held-out"), tokenizer, model.config.length)[::40]
+    characters = torch.tensor([len(tokenizer.decode(r)) for r in x])
+    with torch.no_grad():
+        if name == "ar":
+            nats = losses.ar_loss(model, x)
+        else:
+            generator = torch.Generator().manual_seed(1)
+            nats = losses.nelbo_estimate(model, x, 4, generator=generator).value
+    bits, error = text.bits_per_character(nats, characters)
+    # z test on a part of the windows, error rate below 1e-4
+    assert abs(bits - row["bits_per_character"]) < 4 * error
+
+
+def test_shipped_weights_are_small_and_twins():
+    files = list(pretrained.FOLDER.glob("*.safetensors"))
+    assert len(files) == 2
+    assert sum(f.stat().st_size for f in files) < 15e6
+    one, two = (
+        training.load_weights(pretrained.FOLDER / f"{n}.json")[1]
+        for n in pretrained.NAMES
+    )
+    assert one["training"] == two["training"]
+    assert one["step"] == two["step"]
+    differ = {k for k in one["model"] if one["model"][k] != two["model"][k]}
+    assert differ == {"attention"}
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="name"):
+        pretrained.load("llada")
+    with pytest.raises(ValueError, match="name"):
+        text.tokenizer("words")
