@@ -38,6 +38,7 @@ notebooks: $(READY) ## sync, execute and strip all notebooks in place
 
 notebook: $(READY) ## the same for one: make notebook NB=03_parallel_decoding
 	$(BIN)/python tools/make_notebooks.py $(NB)
+	$(BIN)/pytest tests/test_structure.py -k $(NB)
 
 address: $(READY) ## rewrite what follows from the address: make address [URL=...]
 	$(BIN)/python tools/derive.py $(if $(URL),--url $(URL))

@@ -1,6 +1,6 @@
 """Train and score the book's text models.
 
-``python -m dllm_tutorial.train_text --out runs/text`` trains whatever of :data:`RUNS`
+``python -m dllm_tutorial.train_text --out runs/text`` trains whatever of ``RUNS``
 is not finished in that folder, one run after the other on one core each, and then
 writes the weights and result rows that ship with the package. With names of runs
 it trains those and stops, so that several can go side by side.
