@@ -15,6 +15,7 @@ import math
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -23,6 +24,7 @@ from dllm_tutorial import _checks, study
 __all__ = [
     "FLOAT32",
     "FLOAT64",
+    "grid_reveal",
     "simulate_reveals",
     "truncated_law",
     "unmask_law",
@@ -105,6 +107,35 @@ def unmask_law(
     law = truncated_law(outcomes, largest)
     revealed = law[:-1].sum()
     return revealed.item(), law[:-1] / revealed
+
+
+def grid_reveal(tokens: Tensor, reveal: float, bits: int = 24) -> float:
+    r"""Probability of a reveal when uniform numbers are multiples of ``2**-bits``.
+
+    :func:`truncated_law` takes them as continuous up to their largest value. Those of
+    ``torch.rand`` lie on the grid :math:`k\,2^{-24}`, whose top value alone has the
+    probability of the whole gap above it, so that rare tokens win more often.
+
+    Seen as a race of times :math:`-\log u / \pi`, no token is faster than the mask at
+    time :math:`e / \pi_m` with probability
+    :math:`\prod_v P(-\log u \ge e\,\pi_v/\pi_m)`; e is exponential, and the mean over
+    it is taken by 64 Gauss-Laguerre nodes (three digits).
+
+    Parameters
+    ----------
+    tokens, reveal
+        As in :func:`unmask_law`.
+    """
+    tokens = _checks.probabilities(tokens, "tokens")
+    _checks.in_unit_interval(reveal, "reveal", open_left=True, open_right=True)
+    levels = 2.0 ** _checks.integer(bits, "bits", 1)
+    total = 0.0
+    for e, weight in zip(*np.polynomial.laguerre.laggauss(64), strict=True):
+        x = e * tokens * reveal / (1 - reveal)
+        faster = (levels - (levels * (-x).exp()).floor() - 1).clamp(min=0)
+        nobody = torch.log1p(-faster / levels).sum()
+        total -= weight * torch.expm1(nobody).item()
+    return total
 
 
 def simulate_reveals(

@@ -17,7 +17,15 @@ from scipy import integrate, stats
 
 from dllm_tutorial import exact, joints, losses, masking, orders
 from dllm_tutorial.decoding import generate, strategies
-from dllm_tutorial.gumbel import FLOAT32, FLOAT64, truncated_law, unmask_law
+from dllm_tutorial.gumbel import (
+    FLOAT32,
+    FLOAT64,
+    grid_reveal,
+    simulate_reveals,
+    truncated_law,
+    unmask_law,
+    zipf,
+)
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.schedules import (
     Cosine,
@@ -555,16 +563,15 @@ def test_l_float32_constants_and_published_effect():
         (1000, 0.945, None),
         (50257, 0.638, 5.31),
     ):
-        zipf = 1 / torch.arange(1, vocab + 1, dtype=torch.float64)
-        zipf /= zipf.sum()
-        reveal, law = unmask_law(zipf, 1 / 1024)
+        tokens = zipf(vocab)
+        reveal, law = unmask_law(tokens, 1 / 1024)
         assert reveal * 1024 == pytest.approx(kept, abs=5e-4)
         if entropy is not None:
             found = torch.special.entr(law).sum().item()
             assert found == pytest.approx(entropy, abs=5e-3)
-        exact_reveal, exact_law = unmask_law(zipf, 1 / 1024, FLOAT64)
+        exact_reveal, exact_law = unmask_law(tokens, 1 / 1024, FLOAT64)
         assert exact_reveal * 1024 == pytest.approx(1, abs=1e-7)
-        assert torch.allclose(exact_law, zipf, atol=1e-8)
+        assert torch.allclose(exact_law, tokens, atol=1e-8)
 
 
 def test_l_no_truncation_no_change():
@@ -578,3 +585,31 @@ def test_l_no_truncation_no_change():
         truncated_law(probs[None])
     with pytest.raises(ValueError, match="reveal"):
         unmask_law(probs, 1.0)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_l_uniform_numbers_on_a_grid(bits):
+    # uniform numbers k / 2^bits, as torch.rand makes them with 24 bits
+    tokens, reveal, n = zipf(40), 1 / 8, 200_000
+    generator = torch.Generator().manual_seed(bits)
+    u = torch.rand(n, 41, generator=generator, dtype=torch.float64)
+    u = (u * 2**bits).floor() / 2**bits
+    u[:, 40] = torch.rand(n, generator=generator, dtype=torch.float64)
+    outcomes = torch.cat([tokens * reveal, torch.tensor([1 - reveal])])
+    revealed = int(((outcomes / -u.log()).argmax(-1) < 40).sum())
+    wanted = grid_reveal(tokens, reveal, bits)
+    # three digits of quadrature beside the error of sampling
+    z = stats.norm.isf(LEVEL / 2)
+    slack = z * math.sqrt(wanted * (1 - wanted) / n) + 1e-3 * wanted
+    assert abs(revealed / n - wanted) < slack
+    # cutting a continuous number at its largest value overstates the effect
+    cut, _ = unmask_law(tokens, reveal, 1 - 2.0**-bits)
+    assert cut < wanted < reveal
+
+
+def test_l_real_float32_draws():
+    tokens, draws = zipf(1000), 30_000
+    generator = torch.Generator().manual_seed(0)
+    revealed = simulate_reveals(tokens, 1 / 64, draws, generator=generator)
+    wanted = grid_reveal(tokens, 1 / 64)
+    assert stats.binomtest(revealed, draws, wanted).pvalue > LEVEL
