@@ -143,7 +143,7 @@ def read_rows(name: str) -> pd.DataFrame:
     )
     _checks.one_of(name, "name", names)
     with (folder / f"{name}.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, float_precision="round_trip")
+        table = pd.read_csv(file, engine="python")  # floats to the last bit
     origin = folder / f"{name}.json"
     if origin.is_file():
         table.attrs.update(json.loads(origin.read_text(encoding="utf-8")))

@@ -1,0 +1,141 @@
+"""Intervals against scipy and direct formulas; rows and provenance on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from dllm_tutorial import config, study
+
+
+@given(st.integers(1, 500), st.data(), st.sampled_from([0.8, 0.95, 0.999]))
+def test_wilson_equals_scipys(n, data, level):
+    k = data.draw(st.integers(0, n))
+    theirs = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    assert study.wilson(k, n, level) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_wilson_is_elementwise_and_stays_in_the_unit_interval():
+    low, high = study.wilson([0, 3, 7], 7)
+    assert low[0] == 0 and high[-1] == 1
+    assert np.all(low <= np.array([0, 3, 7]) / 7) and np.all(high <= 1)
+    single = [study.wilson(k, 7) for k in (0, 3, 7)]
+    assert np.allclose(np.stack([low, high], 1), single, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(3, 2), (-1, 2), (0, 0)])
+def test_wilson_refuses_impossible_counts(successes, n):
+    with pytest.raises(ValueError, match="successes must lie between 0 and n"):
+        study.wilson(successes, n)
+
+
+def test_mean_interval_equals_the_test_that_it_inverts():
+    values = np.random.default_rng(0).exponential(size=(3, 12))
+    low, high = study.mean_interval(values, 0.9)
+    for row, a, b in zip(values, low, high, strict=True):
+        # At its ends the two-sided t test has p-value 1 - level.
+        assert stats.ttest_1samp(row, a).pvalue == pytest.approx(0.1)
+        assert stats.ttest_1samp(row, b).pvalue == pytest.approx(0.1)
+
+
+def test_mean_interval_by_hand():
+    # Two values: t quantile with one degree of freedom is tan(pi (level / 2)).
+    low, high = study.mean_interval([1.0, 3.0], 0.95)
+    half = math.tan(math.pi * 0.475)
+    assert (low, high) == pytest.approx((2 - half, 2 + half))
+
+
+def test_paired_interval_ignores_what_both_share():
+    rng = np.random.default_rng(1)
+    shared, noise = 100 * rng.normal(size=40), rng.normal(size=40)
+    low, high = study.paired_interval(shared + noise, shared)
+    assert (low, high) == pytest.approx(study.mean_interval(noise))
+    with pytest.raises(ValueError, match="one shape"):
+        study.paired_interval([1, 2, 3], [1, 2])
+
+
+def test_bootstrap_agrees_with_t_on_a_large_normal_sample():
+    values = np.random.default_rng(2).normal(size=600)
+    ours = np.array(study.bootstrap_interval(values))
+    assert ours == pytest.approx(study.mean_interval(values), abs=1e-2)
+    assert tuple(ours) == study.bootstrap_interval(values)  # the seed decides
+    low, high = study.bootstrap_interval(values, np.median)
+    assert low < np.median(values) < high
+
+
+def test_intervals_cover_as_often_as_they_say():
+    # 95 % of 2000 intervals: standard error 0.5 %, bound at more than 5 of them.
+    rng = np.random.default_rng(3)
+    low, high = study.mean_interval(rng.normal(size=(2000, 5)))
+    assert np.mean((low < 0) & (high > 0)) == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize("level", [0, 1, 1.5])
+def test_levels_lie_strictly_between_0_and_1(level):
+    for interval in (study.mean_interval, study.bootstrap_interval):
+        with pytest.raises(ValueError, match="level must lie"):
+            interval([1.0, 2.0], level=level)
+
+
+def test_one_value_has_no_interval():
+    with pytest.raises(ValueError, match="at least two numbers"):
+        study.mean_interval([1.0])
+
+
+def test_rows_come_back_as_they_were_written(tmp_path, monkeypatch):
+    rows = [{"rule": "random", "k": 2, "p": 0.1 + 0.2}, {"rule": "x", "k": 3, "p": 1.0}]
+    origin = study.provenance("python -m study", [0, 1])
+    folder = tmp_path / "data" / "results"
+    study.write_rows(folder / "toy.csv", rows, origin)
+    monkeypatch.setattr(study.resources, "files", lambda package: tmp_path)
+    back = study.read_rows("toy")
+    pd.testing.assert_frame_equal(back, pd.DataFrame(rows), check_exact=True)
+    assert back.attrs == origin
+    with pytest.raises(ValueError, match="name must be one of 'toy'"):
+        study.read_rows("missing")
+
+
+def test_rows_need_a_csv_file_and_contents(tmp_path):
+    with pytest.raises(ValueError, match=r"path must end in \.csv"):
+        study.write_rows(tmp_path / "toy.txt", [{"a": 1}])
+    with pytest.raises(ValueError, match="rows must not be empty"):
+        study.write_rows(tmp_path / "toy.csv", [])
+
+
+def test_provenance_says_where_rows_come_from():
+    origin = study.provenance("make rows", 7)
+    assert origin["command"] == "make rows" and origin["seeds"] == [7]
+    assert origin["commit"] is None or len(origin["commit"]) == 40
+    assert {"device", "python", "torch", "package", "time", "dirty"} < set(origin)
+    assert json.loads(json.dumps(origin)) == origin
+    with pytest.raises(TypeError, match="command must be a non-empty string"):
+        study.provenance("", 0)
+
+
+def test_a_package_outside_its_checkout_has_no_commit(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "site-packages" / "dllm_tutorial" / "__init__.py"
+    monkeypatch.setattr(study.dllm_tutorial, "__file__", str(elsewhere))
+    assert study.provenance("x", 0)["commit"] is None
+
+
+def test_shipped_rows_can_be_read():
+    folder = study.resources.files("dllm_tutorial") / "data" / "results"
+    for file in folder.iterdir():
+        if file.name.endswith(".csv"):
+            assert len(study.read_rows(file.name.removesuffix(".csv"))) > 0
+
+
+def test_sizes_are_found_by_chapter_and_profile(monkeypatch):
+    monkeypatch.setitem(config.CHAPTERS, "00_toy", {"smoke": 1})
+    assert config.load("00_toy", "smoke") == 1
+    with pytest.raises(ValueError, match="profile must be one of 'smoke'"):
+        config.load("00_toy", "huge")
+    with pytest.raises(ValueError, match="chapter must be one of"):
+        config.load("99_none", "smoke")
