@@ -45,9 +45,9 @@ class TransformerConfig:
 
     vocab_size: int
     length: int
-    d_model: int = 160
-    n_layers: int = 4
-    n_heads: int = 5
+    d_model: int = 128
+    n_layers: int = 3
+    n_heads: int = 4
     attention: str = "bidirectional"
     positions: str = "rotary"
     dropout: float = 0.0

@@ -190,6 +190,14 @@ def windows(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.long).reshape(-1, length)
 
 
+def show(tokens: Iterable[int] | Tensor, tokenizer: Tokenizer, mask_id: int) -> str:
+    """One row of tokens as text, a shaded box for each mask."""
+    return "".join(
+        "\u2591" if int(token) == mask_id else tokenizer.decode([int(token)])
+        for token in tokens
+    )
+
+
 def bits_per_character(nats: Tensor, characters: Tensor) -> tuple[float, float]:
     """Bits per character of all windows together, and its standard error.
 

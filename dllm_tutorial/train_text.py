@@ -47,7 +47,7 @@ class Budget:
 
 
 BUDGETS = {
-    "long": Budget(4000, 16, 128, 160, 4, 5, evaluate_every=250),
+    "long": Budget(6000, 32, 64, 128, 3, 4, evaluate_every=500),
     "short": Budget(1500, 32, 64, 96, 2, 3, evaluate_every=250),
 }
 
@@ -123,8 +123,8 @@ def train(run: Run, folder: Path, device: str) -> None:
     size = BUDGETS[run.budget]
     tokenizer = text.tokenizer(run.tokenizer)
     stream = text.stream(text.split("train"), tokenizer).to(device)
-    # every sixteenth window is enough for a curve
-    x, characters = held_out(run, every=16)
+    # every thirty-second window is enough for a curve
+    x, characters = held_out(run, every=32)
     x = x.to(device)
 
     def evaluate(model):

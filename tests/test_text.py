@@ -102,6 +102,11 @@ def test_windows_tile_each_text_and_never_cross():
     assert text.windows(["ab"], tokenizer, 3).shape == (0, 3)
 
 
+def test_masks_are_shown_as_boxes():
+    tokenizer = text.CharTokenizer("abc")
+    assert text.show(torch.tensor([0, 3, 2]), tokenizer, 3) == "a\u2591c"
+
+
 def test_bits_per_character_is_a_ratio_with_its_error():
     nats = torch.tensor([2.0, 4.0, 6.0]) * math.log(2)
     value, error = text.bits_per_character(nats, torch.tensor([1, 2, 3]))
