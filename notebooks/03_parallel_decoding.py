@@ -95,7 +95,7 @@ for name, law in [("one by one", one_by_one), ("both at once", at_once)]:
 greedy = city(masks(city)[None]).argmax(-1)[0]
 print("greedy, both at once:", city.text(greedy))
 
-# %% mystnb={"figure": {"caption": "Probability of each pair of words, exact. Left: the four cities, as decoding one word at a time draws them. Right: both words at once. The product of the marginals puts half of its mass on pairs that are no city, and New City is the most probable answer of all.", "name": "fig-new-city"}, "image": {"alt": "Two heat maps of first word against second word. The left one has four cells of 25 percent. The right one spreads over all nine cells; New City has 25 percent."}}
+# %% mystnb={"figure": {"caption": "Probability of each pair of words, exact. Left: the four cities, as decoding one word at a time draws them. Right: both words at once. The product of the marginals puts half of its mass on pairs that are no city, and New City is the most probable answer of all.", "name": "fig-new-city"}, "image": {"alt": "Two heat maps of first word against second word. The left one has four cells of 25 percent. The right one spreads over all nine cells; New City has 25 percent."}} tags=["hide-input"]
 first, second = ["New", "Mexico", "Panama"], ["York", "Orleans", "City"]
 pairs = torch.tensor(
     [
@@ -215,7 +215,7 @@ for name, joint in examples.items():
     report.append(f"{name:>15}: {len(rows)} ways, equal within 1e-10")
 print("\n".join(report))
 
-# %% mystnb={"figure": {"caption": "Divergence of the decoded from the true distribution against the number of steps, for all 75 ways to decode four tokens in blocks. Exact. Each cross is one way, the line joins the best ones: it never rises and reaches zero at one token a step. For the Markov chain the choice of the blocks matters as much as their number.", "name": "fig-partitions"}, "image": {"alt": "Four panels, Shuffle, Replace Random, Markov chain and Copy: cost in nats against one to four steps. Costs fall to zero at four steps; Copy costs zero everywhere."}}
+# %% mystnb={"figure": {"caption": "Divergence of the decoded from the true distribution against the number of steps, for all 75 ways to decode four tokens in blocks. Exact. Each cross is one way, the line joins the best ones: it never rises and reaches zero at one token a step. For the Markov chain the choice of the blocks matters as much as their number.", "name": "fig-partitions"}, "image": {"alt": "Four panels, Shuffle, Replace Random, Markov chain and Copy: cost in nats against one to four steps. Costs fall to zero at four steps; Copy costs zero everywhere."}} tags=["hide-input"]
 figure, axes = plots.panels(4, height=2.1, sharex=True)
 for ax, (name, rows) in zip(axes, costs.items()):
     steps, cost = rows[:, 0], rows[:, 2]
@@ -266,14 +266,14 @@ for key, values in chain_cost.items():
     listed = " ".join(f"{abs(value):6.2f}" for value in values)
     print(f"{names[key]:>13}: {listed}")
 
-# %% mystnb={"figure": {"caption": "Cost of decoding a Markov chain against tokens per step: divergence in nats, exact, for one random order (seed 0). Blocks of tokens that lie far apart are almost free until most of the chain is revealed at once.", "name": "fig-spacing"}, "image": {"alt": "Three rising curves of cost in nats against tokens per step. Neighbors cost most, a random set less, tokens far apart least; all meet when everything is revealed in one step."}}
+# %% mystnb={"figure": {"caption": "Cost of decoding a Markov chain against tokens per step: divergence in nats, exact, for one random order (seed 0). Blocks of tokens that lie far apart are almost free until most of the chain is revealed at once.", "name": "fig-spacing"}, "image": {"alt": "Three rising curves of cost in nats against tokens per step. Neighbors cost most, a random set less, tokens far apart least; all meet when everything is revealed in one step."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.2)
 for key, values in chain_cost.items():
     plots.exact(ax, tokens, values, key, label=names[key], marker="o")
 ax.set_xscale("log", base=2)
 ax.set(xlabel="tokens per step", ylabel="KL in nats", xticks=tokens)
 ax.set_xticklabels(tokens)
-ax.legend(title="revealed together")
+_ = ax.legend(title="revealed together")
 
 # %% [markdown]
 # **What this shows.** The number of tokens per step does not set the price; the
@@ -317,7 +317,7 @@ for name, (make, _) in tasks.items():
                 generator=generator,
             )
 
-# %% mystnb={"figure": {"caption": "Probability of a valid answer against the length of the list, temperature 1, random top-k. Lines: closed forms, at multiples of k. Points: 2000 answers each, seed 0, 95 % Wilson intervals. Shuffle dies out for every k above 1; Replace Random in one step levels off at 1/e, and gets easier with n at fixed k.", "name": "fig-closed-forms"}, "image": {"alt": "Two panels of accuracy against list length from 2 to 16 for 1, 2, 4 and n tokens per step. Measured points lie on the lines."}}
+# %% mystnb={"figure": {"caption": "Probability of a valid answer against the length of the list, temperature 1, random top-k. Lines: closed forms, at multiples of k. Points: 2000 answers each, seed 0, 95 % Wilson intervals. Shuffle dies out for every k above 1; Replace Random in one step levels off at 1/e, and gets easier with n at fixed k.", "name": "fig-closed-forms"}, "image": {"alt": "Two panels of accuracy against list length from 2 to 16 for 1, 2, 4 and n tokens per step. Measured points lie on the lines."}} tags=["hide-input"]
 figure, axes = plots.panels(2, height=3.2, sharey=True)
 for ax, (name, (_, formula)) in zip(axes, tasks.items()):
     for key, color in shown.items():
@@ -340,7 +340,7 @@ for ax, (name, (_, formula)) in zip(axes, tasks.items()):
     ax.set_xticks([4, 8, 12, 16])
 axes[0].set_ylabel("P(valid)")
 plots.level(axes[1], 1 / np.e, "1/e", above=False)
-axes[0].legend(ncols=2, fontsize=9)
+_ = axes[0].legend(ncols=2, fontsize=9)
 
 # %%
 print(
@@ -410,7 +410,7 @@ for name, joint in catalog.items():
     listed = " ".join(f"{found.rate:6.1%}" for found in table[name])
     print(f"{name:>16}  {h:6.2f}  {c:6.2f}   {listed}")
 
-# %% mystnb={"figure": {"caption": "Probability of a valid answer against tokens per step, exact conditionals, random top-k, temperature 1; 1000 answers a point, seed 0, 95 % Wilson intervals. Tasks with one right answer are free at any speed. Where many answers are valid, they must be told apart one token at a time.", "name": "fig-tasks"}, "image": {"alt": "Accuracy against 1, 2, 4, 8, 16 tokens per step. One flat line at 100 percent for tasks with one answer; Replace Random falls to 38 percent; Shuffle, Latin square and Sudoku fall to zero."}}
+# %% mystnb={"figure": {"caption": "Probability of a valid answer against tokens per step, exact conditionals, random top-k, temperature 1; 1000 answers a point, seed 0, 95 % Wilson intervals. Tasks with one right answer are free at any speed. Where many answers are valid, they must be told apart one token at a time.", "name": "fig-tasks"}, "image": {"alt": "Accuracy against 1, 2, 4, 8, 16 tokens per step. One flat line at 100 percent for tasks with one answer; Replace Random falls to 38 percent; Shuffle, Latin square and Sudoku fall to zero."}} tags=["hide-input"]
 drawn = {
     "Copy": "Copy, Reverse, Sort,\nReplace Index, 4 blanks",
     "Replace Random": "Replace Random",
@@ -439,7 +439,7 @@ for (name, text), mark in zip(drawn.items(), marks):
 ax.set_xscale("log", base=2)
 ax.set(xlabel="tokens per step", ylabel="P(valid)", xticks=ks)
 ax.set_xticklabels(ks)
-figure.legend(fontsize=9, loc="outside lower center", ncols=2)
+_ = figure.legend(fontsize=9, loc="outside lower center", ncols=2)
 
 # %% [markdown]
 # What divides the tasks is not how hard they look. Sorting is work for a
@@ -548,7 +548,7 @@ print(f"n = 16: 1 % needs a correlation of {rho16:.2f}")
 same = exact.greedy_shuffle_accuracy(16, rho6)
 print(f"n = 16 with the correlation of n = 6: {same:.2%}")
 
-# %% mystnb={"figure": {"caption": "Greedy Shuffle at two tokens per step when noise breaks the ties, against the correlation of the noise between positions. Lines: quadrature, exact to six digits. Points: 2000 answers each, seed 0, 95 % Wilson intervals. At 0 the closed form of temperature 1, at 1 nothing; the published 3 % and 1 % lie between.", "name": "fig-greedy-shuffle"}, "image": {"alt": "Accuracy on a logarithmic scale against correlation from 0 to 1 for n = 6 and n = 16. Both curves fall from the closed form at zero correlation toward zero at one."}}
+# %% mystnb={"figure": {"caption": "Greedy Shuffle at two tokens per step when noise breaks the ties, against the correlation of the noise between positions. Lines: quadrature, exact to six digits. Points: 2000 answers each, seed 0, 95 % Wilson intervals. At 0 the closed form of temperature 1, at 1 nothing; the published 3 % and 1 % lie between.", "name": "fig-greedy-shuffle"}, "image": {"alt": "Accuracy on a logarithmic scale against correlation from 0 to 1 for n = 6 and n = 16. Both curves fall from the closed form at zero correlation toward zero at one."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.4)
 grid = np.linspace(0, 0.98, 50)
 for n, color, mark in zip(lengths, (plots.BLUE, plots.RED), "os"):
@@ -576,7 +576,7 @@ ax.plot(
 ax.set_yscale("log")
 ax.set(xlabel="correlation of the errors between positions")
 ax.set(ylabel="P(valid)", ylim=(2e-4, 0.6))
-ax.legend()
+_ = ax.legend()
 
 # %% [markdown]
 # **Settled.**
