@@ -70,3 +70,36 @@ CHAPTERS["02_schedules"] = {
     "smoke": Schedules(draws=2000, batch=32, batches=300, chain=16),
     "full": Schedules(draws=40_000, batch=64, batches=4000, chain=64),
 }
+
+
+@dataclass(frozen=True)
+class DecodingStrategies:
+    """Chapter 4: draws behind a point that is measured while the chapter runs."""
+
+    draws: int
+    puzzles: int
+    lists: tuple[int, ...]  # list lengths in the mixture of tasks
+
+
+CHAPTERS["04_decoding_strategies"] = {
+    "smoke": DecodingStrategies(draws=1000, puzzles=200, lists=(4, 6, 8, 10)),
+    "full": DecodingStrategies(
+        draws=10_000, puzzles=2000, lists=(3, 4, 5, 6, 7, 8, 9, 10)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TextFromNoise:
+    """Chapter 1: how long the live network trains and how much is measured."""
+
+    steps: int  # updates of the live network
+    sequences: int  # held-out sequences it is measured on
+    batches: int  # batches behind the spread of a loss
+    windows: int  # windows of real text behind the value of context
+
+
+CHAPTERS["01_text_from_noise"] = {
+    "smoke": TextFromNoise(steps=600, sequences=400, batches=60, windows=100),
+    "full": TextFromNoise(steps=4000, sequences=4000, batches=1000, windows=1000),
+}

@@ -24,7 +24,15 @@ from .decoding.strategy import View, order_of
 from .denoiser import Denoiser
 from .joints import TableJoint
 
-__all__ = ["Law", "answer_law", "independent_set", "oracle_nfe", "padded_accuracy"]
+__all__ = [
+    "Law",
+    "answer_law",
+    "independent_set",
+    "oracle_nfe",
+    "padded_accuracy",
+    "threshold_replace_random",
+    "threshold_shuffle",
+]
 
 _MAX_ROWS = 1 << 20  # states x proposals that are held at once
 
@@ -195,6 +203,44 @@ def oracle_nfe(joint: TableJoint) -> float:
         return total
 
     return calls((joint.mask_id,) * joint.length)
+
+
+# ---------------------------------------------------------- thresholds in closed form
+
+
+def threshold_shuffle(n: int, gamma: float) -> float:
+    """P(valid) of Shuffle under ``confidence_threshold(gamma)``, temperature 1.
+
+    One item at a time until r = floor(1 / gamma) are left, then all: r! / r^r. At
+    temperature 0 the answer is valid if and only if r = 1.
+    """
+    _checks.integer(n, "n", 1)
+    gamma = _checks.in_unit_interval(gamma, "gamma")
+    r = n if gamma * n <= 1 else int(1 / gamma)
+    return math.factorial(r) / r**r
+
+
+def threshold_replace_random(n: int, gamma: float) -> float:
+    """P(valid) of Replace Random under ``confidence_threshold(gamma)``, temperature 1.
+
+    With m open positions "keep" has confidence (m - 1) / m and "replace" 1 / m. If
+    gamma is above both, one position at a time is revealed to the end. If it is between
+    them, those that drew "keep" are revealed, and the decoding goes on with those that
+    drew "replace", if there are any. At temperature 0 the answer is valid if and only
+    if gamma > (n - 1) / n.
+    """
+    gamma = _checks.in_unit_interval(gamma, "gamma")
+
+    @cache
+    def valid(m: int) -> float:
+        if m == 1 or (m - 1) / m < gamma:
+            return 1.0
+        if 1 / m >= gamma:  # everything at once
+            return (1 - 1 / m) ** (m - 1)
+        drew = [math.comb(m, j) * (m - 1) ** (m - j) / m**m for j in range(m + 1)]
+        return sum(drew[j] * valid(j) for j in range(1, m)) + drew[m]
+
+    return valid(_checks.integer(n, "n", 1))
 
 
 # ---------------------------------------------------------- easy tokens among hard ones

@@ -73,6 +73,23 @@ def test_factor_up_to_one_is_always_valid(f):
             assert exact.valid_probability(joint, law.answers) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("gamma", [0.15, 0.3, 0.45, 0.55, 0.7, 0.77, 0.9, 1.0])
+@pytest.mark.parametrize(
+    ("make", "closed"),
+    [
+        (joints.shuffle, laws.threshold_shuffle),
+        (joints.replace_random, laws.threshold_replace_random),
+    ],
+)
+def test_threshold_closed_forms_equal_enumeration(make, closed, gamma):
+    for n in (2, 3, 4, 5):
+        joint = make(n)
+        x = torch.full((n,), joint.mask_id)
+        law = laws.answer_law(joint, x, strategies.confidence_threshold(gamma))
+        p = exact.valid_probability(joint, law.answers)
+        assert closed(n, gamma) == pytest.approx(p, abs=1e-12)
+
+
 @pytest.mark.parametrize("n", [4, 9, 30])
 def test_greedy_factor_solves_replace_random_in_three_calls(n):
     # (m + 1) / n < 1 reveals n - 2 at first, then the last two one by one
