@@ -100,9 +100,11 @@ def nelbo(
         \Big[\sum_{i: x_t^i = m} -\log p(x_0^i \mid x_t)\Big] dt
 
     (Shi et al. 2024, eq. 5; Sahoo et al. 2024, eq. 10.) The integral is the same for
-    every ideal schedule; the variance of this estimate is not. A schedule with
-    :math:`\alpha_0 < 1` or :math:`\alpha_1 > 0` leaves out the mask rates beyond its
-    ends: the result is then slightly low, and no longer a bound.
+    every ideal schedule; the variance of this estimate is not. It is infinite where
+    :math:`1 - \alpha_t` is proportional to t at 0 (linear, MD4's cosine), because few
+    masks then carry weights up to 1/t; :func:`exact_count_loss` has no such tail. A
+    schedule with :math:`\alpha_0 < 1` or :math:`\alpha_1 > 0` leaves out the mask rates
+    beyond its ends: the result is then slightly low, and no longer a bound.
 
     Parameters
     ----------
@@ -437,7 +439,11 @@ def exact_nelbo(
         c = (log_c - math.lgamma(length + 1)).exp()
     else:
         t, dt = _quadrature()
-        c = (dt * schedule.weight(t) * _mask_odds(schedule, t, m)).sum(-1)
+        # weight times odds, with the 1 - alpha of the weight cancelled by hand
+        rate = -schedule.dalpha(t) * dt
+        masked, kept = schedule.masked(t), schedule.alpha(t)
+        m = m.unsqueeze(-1)
+        c = (rate * masked ** (m - 1) * kept ** (length - m)).sum(-1)
     return _weighted_masks(denoiser, x0, c)
 
 

@@ -21,6 +21,7 @@ from dllm_tutorial.schedules import (
     Linear,
     LogLinear,
     Polynomial,
+    Schedule,
 )
 from helpers import RandomTableDenoiser, all_sequences
 
@@ -250,6 +251,19 @@ def test_truncation_leaves_out_the_mask_rates_beyond_the_ends(schedule):
     got = losses.exact_nelbo(DENOISER, X, schedule)
     assert torch.allclose(got, losses.exact_nelbo(DENOISER, X) - missing, atol=1e-10)
     assert bool((missing > 0).all())
+
+
+def test_a_schedule_of_two_formulas_needs_nothing_else():
+    class Quadratic(Schedule):
+        def alpha(self, t):
+            return (1 - t) ** 2
+
+        def dalpha(self, t):
+            return -2 * (1 - t)
+
+    value = losses.exact_nelbo(DENOISER, X, Quadratic())
+    assert torch.allclose(value, losses.exact_nelbo(DENOISER, X), atol=1e-10)
+    assert bool(torch.isfinite(losses.nelbo(DENOISER, X, Quadratic())).all())
 
 
 def test_many_rows_in_chunks(monkeypatch):
