@@ -100,6 +100,6 @@ class TextFromNoise:
 
 
 CHAPTERS["01_text_from_noise"] = {
-    "smoke": TextFromNoise(steps=600, sequences=400, batches=60, windows=100),
+    "smoke": TextFromNoise(steps=400, sequences=400, batches=40, windows=80),
     "full": TextFromNoise(steps=4000, sequences=4000, batches=1000, windows=1000),
 }
