@@ -56,7 +56,7 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    # decoding rules; those that look at the tokens' values have warm colors
+    # decoding rules
     "random": Look("random", BLUE, "o"),
     "left_to_right": Look("left to right", BLACK, ">"),
     "right_to_left": Look("right to left", GRAY, "<", "--"),
