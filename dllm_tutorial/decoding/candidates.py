@@ -18,7 +18,6 @@ from torch import Tensor
 
 __all__ = ["Candidates", "Suppressed", "propose"]
 
-CHUNK = 1024  # of the vocabulary; 1024 rows of it in float32 fit a few MB of cache
 LOG2E = math.log2(math.e)  # ATen's exp2 is several times faster than its exp
 NEVER = -1100.0  # exp(NEVER) and 2**NEVER are 0; stands for log 0 in products
 BELOW_ONE = 1 - 2.0**-53
@@ -101,7 +100,7 @@ def propose(
     want : frozenset of str
         Any of "margin", "entropy", "log_probs".
     """
-    width = CHUNK if logits.device.type == "cpu" else logits.shape[-1]
+    width = _width(logits)
     sums = _read(logits, width, temperature, suppressed, "entropy" in want)
     peak = sums.peak.amax(-1)
     shift = (sums.peak - _finite(peak)[..., None]).to(torch.float64)
@@ -138,6 +137,17 @@ def propose(
     return Candidates(token, confidence, peak, margin, entropy, log_probs)
 
 
+def _width(logits: Tensor) -> int:
+    """Of a chunk: on a CPU a thousand rows of it in float32 fit a few MB of cache.
+
+    Never a function of the batch: sums of other chunks would round differently.
+    """
+    vocab_size = logits.shape[-1]
+    if logits.device.type != "cpu":
+        return vocab_size
+    return min(vocab_size, 128 if vocab_size <= 1024 else 1024)
+
+
 def _work_dtype(logits: Tensor) -> torch.dtype:
     return torch.float32 if logits.element_size() < 4 else logits.dtype
 
@@ -161,25 +171,25 @@ def _read(
     suppressed: Suppressed | None,
     weighted: bool,
 ) -> _Sums:
-    """One pass over the vocabulary, a chunk at a time."""
+    """One pass over the vocabulary, a chunk at a time, in the same few buffers."""
+    flat = _buffer(logits, width)
+    flat_hot = _buffer(logits, width) if temperature not in (0, 1) else None
     peaks, masses, tempereds, weighteds = [], [], [], []
     for start in range(0, logits.shape[-1], width):
         chunk = logits[..., start : start + width]
-        flat, z = _buffer(chunk.shape, _work_dtype(logits), logits.device)
-        z.copy_(chunk)
+        z = flat[: chunk.numel()].view(chunk.shape).copy_(chunk)
         if suppressed is not None and suppressed.touches(start, start + width):
             z.masked_fill_(suppressed.flags[start : start + width], -torch.inf)
         peak = z.amax(-1, keepdim=True)
         z.sub_(_finite(peak)).mul_(LOG2E)
-        if temperature not in (0, 1):
-            hot, z_hot = _buffer(z.shape, z.dtype, z.device)
-            torch.mul(z, 1 / temperature, out=z_hot)
-            hot.exp2_()
-            tempereds.append(z_hot.sum(-1))
-        if weighted:
-            log2 = z.clamp(min=NEVER)
+        if flat_hot is not None:
+            hot = flat_hot[: chunk.numel()].view(chunk.shape)
+            hot.copy_(z).div_(temperature)
+            flat_hot.exp2_()
+            tempereds.append(hot.sum(-1))
+        log2 = z.clamp(min=NEVER) if weighted else None
         flat.exp2_()
-        if weighted:
+        if log2 is not None:
             weighteds.append(log2.mul_(z).sum(-1))
         peaks.append(peak[..., 0])
         masses.append(z.sum(-1))
@@ -192,21 +202,19 @@ def _read(
     )
 
 
-def _buffer(shape: torch.Size, dtype: torch.dtype, device) -> tuple[Tensor, Tensor]:
-    """An uninitialised tensor of this shape, and the flat one it is the front of.
+def _buffer(logits: Tensor, width: int) -> Tensor:
+    """A flat tensor with room for one chunk of all rows, and a little more.
 
     ATen's vector loops end in a scalar loop whose exp2 rounds differently, so a row's
-    last bits would depend on where the batch and the threads put it. The flat tensor
-    is longer, so that every thread's share is whole vectors: of 32 elements in one
-    thread, up to GRAIN of them; equal parts of a multiple of GRAIN beyond.
+    last bits would depend on where the batch and the threads put it. The buffer is so
+    long that every thread's share is whole vectors: of 32 elements in one thread, up
+    to GRAIN of them; equal parts of a multiple of GRAIN beyond.
     """
-    size, unit = shape.numel(), 32
+    size, unit = logits[..., :width].numel(), 32
     if size > GRAIN:
         threads = torch.get_num_threads()
         unit = GRAIN * (threads // (threads & -threads))  # times its odd part
-    flat = torch.empty(-(-size // unit) * unit, dtype=dtype, device=device)
-    flat[size:] = 0
-    return flat, flat[:size].view(shape)
+    return logits.new_zeros(-(-size // unit) * unit, dtype=_work_dtype(logits))
 
 
 def _chunk(

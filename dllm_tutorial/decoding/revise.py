@@ -7,7 +7,7 @@ revealed with probability
 
 and a revealed one is masked again with probability :math:`\sigma_t`, at most
 :math:`\sigma_{max} = \min(1, (1 - \alpha_s)/\alpha_t)`. Every choice of
-:math:`\sigma` keeps the marginals of the process (Wang et al. 2025, equations 3-6);
+:math:`\sigma` keeps the marginals of the process (ReMDM, Wang et al. 2025);
 :math:`\sigma = 0` is ancestral sampling.
 
 P2 and RCR rank masked and revealed positions together and keep the best; WINO checks

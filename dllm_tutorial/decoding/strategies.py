@@ -182,7 +182,7 @@ def factor(f: float) -> Strategy:
     r"""Reveal the m most confident, m the largest with :math:`(m+1)(1-c_{(m)}) < f`.
 
     At least one. :math:`c_{(m)}` is the m-th highest confidence (Fast-dLLM, Wu et al.
-    2025, theorem 1 and its factor rule).
+    2025, its factor rule).
     """
     f = _checks.number(f, "f", 0)
 

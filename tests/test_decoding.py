@@ -1,0 +1,737 @@
+"""What decoding promises for every strategy, whatever the denoiser says.
+
+The values that the rules compute are tested in test_strategies_exact.py, against slow
+references; here are the guarantees, the reading of the logits and the compiled step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dllm_tutorial import joints
+from dllm_tutorial.decoding import Strategy, candidates, generate, loop
+from dllm_tutorial.decoding import strategies as rules
+from dllm_tutorial.denoiser import FunctionDenoiser
+from dllm_tutorial.schedules import Cosine, Linear, LogLinear
+
+ALPHA = 1e-4  # rate at which a test of sampled numbers would fail by chance
+V, L, MASK = 5, 10, 5
+
+RULES: dict[str, Strategy] = {
+    rule.name: rule
+    for rule in (
+        rules.random_top_k(2),
+        rules.left_to_right(1),
+        rules.right_to_left(3),
+        rules.confidence_top_k(steps=4),
+        rules.margin_top_k(2),
+        rules.entropy_top_k(steps=5),
+        rules.confidence_threshold(0.5),
+        rules.factor(1.0),
+        rules.entropy_bounded(0.6),
+        rules.klass(1, kl=0.5, confidence=0.3),
+        rules.klass(steps=4),
+        rules.dilated(2),
+        rules.ancestral(Cosine(), 7),
+        rules.first_hitting(Linear()),
+        rules.remdm_cap(LogLinear(), 9, eta=0.3),
+        rules.remdm_rescale(Linear(), 9, eta=0.5),
+        rules.remdm_conf(Cosine(), 9),
+        rules.remdm_loop(12, eta=0.3),
+        rules.rcr(6),
+        rules.p2(6, eta=2.0),
+        rules.wino(draft=0.3, verify=0.6),
+    )
+}
+every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+temperatures = pytest.mark.parametrize("temperature", [0.0, 1.0])
+blocks = pytest.mark.parametrize("block_length", [None, 4])
+
+
+def pairwise(seed: int = 0, columns: int = V, dtype=torch.float64) -> FunctionDenoiser:
+    """Logits that add a random vector for each token seen, given or masked.
+
+    Indexing and a sum over one short axis: a row's logits do not depend on its batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(L, V + 1, L, columns, generator=generator, dtype=dtype)
+
+    def logits(x):
+        total = torch.zeros(*x.shape, columns, dtype=dtype)
+        for i in range(L):
+            total = total + table[i, x[:, i]]
+        return total
+
+    return FunctionDenoiser(logits, MASK)
+
+
+def prompts() -> torch.Tensor:
+    """Rows of different shape: all masked, a prompt, infilling, holes, nothing."""
+    x = torch.full((6, L), MASK)
+    x[1, :4] = torch.tensor([1, 0, 3, 2])
+    x[2, 3:8] = 4
+    x[3, ::2] = 2
+    x[4, 1:] = 0
+    x[5] = 1
+    return x
+
+
+SEEDS = torch.tensor([11, -4, 2**50, 0, 7, 3])
+
+
+# --- guarantees --------------------------------------------------------------------
+
+
+@every_rule
+@temperatures
+@blocks
+def test_rows_are_filled_and_decode_as_they_would_alone(
+    rule, temperature, block_length
+):
+    model, x = pairwise(), prompts()
+    options = {"temperature": temperature, "block_length": block_length, "record": True}
+    out = generate(model, x, rule, seeds=SEEDS, **options)
+
+    given_tokens = x != MASK
+    assert ((out.sequences >= 0) & (out.sequences < V)).all()
+    assert torch.equal(out.sequences[given_tokens], x[given_tokens])
+    assert out.nfe[5] == 0 and (out.nfe[:5] > 0).all()
+
+    history = out.history
+    steps = int(out.nfe.max())
+    assert history.states.shape == (steps + 1, 6, L)
+    assert history.confidence.shape == (steps, 6, L)
+    assert history.block.shape == (steps, 6)
+    assert torch.equal(history.states[0], x)
+    assert torch.equal(history.states[-1], out.sequences)
+
+    for b in range(6):
+        n = int(out.nfe[b])
+        alone = generate(model, x[b : b + 1], rule, seeds=SEEDS[b : b + 1], **options)
+        assert torch.equal(alone.sequences[0], out.sequences[b])
+        assert int(alone.nfe) == n
+        assert torch.equal(alone.history.states[:, 0], history.states[: n + 1, b])
+        assert torch.equal(alone.history.block[:, 0], history.block[:n, b])
+        assert torch.equal(alone.history.n_blocks[0], history.n_blocks[b])
+        torch.testing.assert_close(
+            alone.history.confidence[:, 0],
+            history.confidence[:n, b],
+            rtol=0,
+            atol=0,
+            equal_nan=True,
+        )
+        assert (history.states[n:, b] == out.sequences[b]).all()
+
+
+@every_rule
+@temperatures
+@blocks
+def test_history_changes_only_the_current_block(rule, temperature, block_length):
+    x = prompts()
+    history = generate(
+        pairwise(),
+        x,
+        rule,
+        temperature=temperature,
+        block_length=block_length,
+        seeds=SEEDS,
+        record=True,
+    ).history
+    before, after = history.states[:-1], history.states[1:]
+    # The tile of each position, counted among those that hold a mask, row by row.
+    width = block_length or L
+    for b in range(5):
+        holes = [i for i in range(L) if x[b, i] == MASK]
+        tiles = sorted({(i - holes[0]) // width for i in holes})
+        assert int(history.n_blocks[b]) == len(tiles)
+        for s in range(len(before)):
+            changed = (before[s, b] != after[s, b]).nonzero().flatten().tolist()
+            for i in changed:
+                tile = (i - holes[0]) // width
+                assert tiles.index(tile) == int(history.block[s, b])
+            if rule.revise is None:
+                assert all(before[s, b, i] == MASK for i in changed)
+    # Rows work on one block after the other.
+    assert (history.block[1:] >= history.block[:-1]).all()
+    # A confidence is there exactly where a position of an unfinished row was masked.
+    finished = (before == history.states[-1]).all(-1)
+    known = ~history.confidence.isnan()
+    masked = before == MASK
+    assert torch.equal(known[~finished], masked[~finished])
+    inside = history.confidence[known]
+    assert ((inside > 0) & (inside <= 1)).all()
+
+
+@every_rule
+def test_same_seed_same_answer(rule):
+    model, x = pairwise(), torch.full((64, L), MASK)
+
+    def sequences(seed):
+        generator = torch.Generator().manual_seed(seed)
+        out = generate(model, x, rule, temperature=1.0, generator=generator)
+        return out.sequences
+
+    assert torch.equal(sequences(0), sequences(0))
+    assert not torch.equal(sequences(0), sequences(1))
+    assert len(sequences(0).unique(dim=0)) > 1  # rows have seeds of their own
+
+
+@every_rule
+@temperatures
+def test_a_denoiser_that_wants_the_mask_gets_none(rule, temperature):
+    plain = pairwise(columns=V + 1)
+
+    def wants_mask(x):
+        logits = plain(x)
+        logits[..., MASK] = 1e4
+        return logits
+
+    model = FunctionDenoiser(wants_mask, MASK)
+    out = generate(model, prompts(), rule, temperature=temperature, block_length=4)
+    assert (out.sequences < V).all()
+    bound = L if rule.steps is None else rule.steps
+    assert int(out.nfe.max()) <= bound
+
+
+@every_rule
+@temperatures
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_unusable_logits_are_an_error(rule, temperature, bad):
+    plain = pairwise()
+
+    def spoiled(x):
+        logits = plain(x)
+        if bad == -math.inf:
+            logits[2, 9] = bad  # nothing left to draw
+        else:
+            logits[2, 9, 3] = bad
+        return logits
+
+    with pytest.raises(ValueError, match="denoiser must"):
+        generate(
+            FunctionDenoiser(spoiled, MASK), prompts(), rule, temperature=temperature
+        )
+
+
+@every_rule
+def test_logits_that_are_not_used_may_be_anything(rule):
+    """NaN at given positions, in a row with nothing to do, in a suppressed column."""
+    plain = pairwise(columns=V + 1)
+
+    def spoiled(x):
+        logits = plain(x)
+        logits[:, :, MASK] = math.nan
+        logits[1, :4] = math.nan
+        logits[5] = math.inf
+        return logits
+
+    model = FunctionDenoiser(spoiled, MASK)
+    out = generate(model, prompts(), rule, seeds=SEEDS, temperature=1.0)
+    assert (out.sequences < V).all()
+
+
+@every_rule
+@temperatures
+def test_impossible_tokens_are_never_drawn_and_make_no_nan(rule, temperature):
+    """An exact denoiser says -inf; k = 1 rules then give a permutation."""
+    n = 5
+    x = torch.full((20, n), n)
+    x[:10, 2] = 3
+    out = generate(
+        joints.shuffle(n),
+        x,
+        rule,
+        temperature=temperature,
+        record=True,
+        seeds=torch.arange(20),
+    )
+    assert (out.sequences < n).all()
+    masked = out.history.states[:-1] == n
+    assert ((out.history.confidence > 0) | ~masked).all()
+
+
+@every_rule
+def test_suppressed_tokens_are_never_drawn(rule):
+    out = generate(pairwise(), prompts()[:1], rule, temperature=1.0, suppress=[0, 3])
+    assert not torch.isin(out.sequences, torch.tensor([0, 3])).any()
+    with pytest.raises(ValueError, match="leave a token to draw"):
+        generate(pairwise(), prompts(), rule, suppress=range(V))
+
+
+@every_rule
+def test_number_of_calls(rule):
+    """Never more than the bound; no call in vain where the number is known."""
+    calls = []
+    model = pairwise()
+
+    def counted(x):
+        calls.append(len(x))
+        return model(x)
+
+    x = prompts()
+    denoiser = FunctionDenoiser(counted, MASK)
+    out = generate(denoiser, x, rule, temperature=1.0, block_length=4)
+    forward = sum(n == len(x) for n in calls)
+    longest = int(out.nfe.max())
+    if rule.rounds is not None:
+        assert forward == longest
+    else:
+        assert longest <= forward < longest + loop.LOOK
+    calls.clear()
+    assert generate(denoiser, x[5:], rule).nfe.tolist() == [0] and not calls
+
+
+def test_ties_go_to_the_lowest_token_and_the_lowest_position():
+    flat = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2000), 2000)
+    x = torch.full((1, 6), 2000)
+    ranked = ["confidence_top_k", "margin_top_k", "entropy_top_k", "left_to_right"]
+    for name in ranked:
+        out = generate(flat, x, getattr(rules, name)(1), record=True)
+        assert (out.sequences == 0).all()
+        for i, state in enumerate(out.history.states[:, 0]):
+            assert (state == 2000).tolist() == [False] * i + [True] * (6 - i)
+    for rule in (rules.confidence_threshold(0.9), rules.factor(1.0), rules.wino()):
+        first = generate(flat, x, rule, record=True).history.states[1, 0]
+        assert (first == 2000).tolist() == [False] + [True] * 5
+    out = generate(flat, x, rules.right_to_left(1), record=True)
+    assert (out.history.states[1, 0] == 2000).tolist() == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("name", ["random", "confidence", "margin", "entropy"])
+@pytest.mark.parametrize(
+    "masked, steps, quota",
+    [
+        (32, 5, [7, 7, 6, 6, 6]),
+        (32, 32, [1] * 32),
+        (10, 3, [4, 3, 3]),
+        (3, 7, [1, 1, 1]),
+        (8, 1, [8]),
+    ],
+)
+def test_steps_put_the_remainder_first(name, masked, steps, quota):
+    model = FunctionDenoiser(lambda x: torch.rand(*x.shape, 3), 3)
+    x = torch.full((2, 40), 3)
+    x[:, : 40 - masked] = 0
+    x[1] = x[1].flip(0)  # the same number elsewhere
+    rule = getattr(rules, f"{name}_top_k")(steps=steps)
+    states = generate(model, x, rule, record=True).history.states
+    left = (states == 3).sum(-1)
+    assert (left[:-1] - left[1:]).T.tolist() == [quota, quota]
+
+
+def test_steps_are_shared_by_the_blocks_of_a_row():
+    """Ten positions in blocks of four: 4, 4, 2; seven steps give each block two."""
+    model = FunctionDenoiser(lambda x: torch.rand(*x.shape, 3), 3)
+    rule = rules.random_top_k(steps=7)
+    history = generate(
+        model, torch.full((1, 10), 3), rule, block_length=4, record=True
+    ).history
+    assert history.n_blocks.tolist() == [3]
+    assert history.block[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    left = (history.states == 3).sum(-1)[:, 0].tolist()
+    assert left == [10, 8, 6, 4, 2, 1, 0]
+    with pytest.raises(ValueError, match="number of blocks"):
+        generate(model, torch.full((1, 10), 3), rules.rcr(2), block_length=4)
+
+
+@temperatures
+def test_a_threshold_above_one_half_solves_shuffle(temperature):
+    """Two positions left share their items half and half: never revealed together."""
+    n, rows = 8, 200
+    out = generate(
+        joints.shuffle(n),
+        torch.full((rows, n), n),
+        rules.confidence_threshold(0.51),
+        temperature=temperature,
+        seeds=torch.arange(rows),
+    )
+    assert torch.equal(out.sequences.sort(-1).values, torch.arange(n).expand(rows, n))
+    assert (out.nfe == n).all()  # the last two are 1/2 each, then the last one is sure
+
+
+def test_factor_does_not_reveal_the_last_two_together():
+    n = 6
+    out = generate(joints.shuffle(n), torch.full((1, n), n), rules.factor(1.0))
+    assert out.sequences.sort(-1).values.tolist() == [list(range(n))]
+
+
+def test_first_hitting_times_are_order_statistics():
+    """alpha of n reveal times, in any order, are n independent uniform numbers."""
+    n, rows = 6, 2000
+    schedule = Cosine()
+    model = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2), 2)
+    out = generate(
+        model,
+        torch.full((rows, n), 2),
+        rules.first_hitting(schedule),
+        seeds=torch.arange(rows),
+        record=True,
+    )
+    time = out.history.time
+    assert time.shape == (n, rows) and (time[1:] < time[:-1]).all()
+    u = schedule.alpha(time)
+    assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > ALPHA
+    assert stats.kstest(u[0].numpy(), stats.beta(1, n).cdf).pvalue > ALPHA
+    # The position revealed first is uniform.
+    first = (out.history.states[1] != 2).long().argmax(-1)
+    assert stats.chisquare(torch.bincount(first, minlength=n)).pvalue > ALPHA
+
+
+@pytest.mark.parametrize(
+    "rule, alpha",
+    [
+        (rules.ancestral(Cosine(), 8), Cosine().alpha),
+        (rules.remdm_cap(Linear(), 8, eta=0.2), Linear().alpha),
+        (rules.remdm_rescale(Cosine(), 8, eta=0.7), Cosine().alpha),
+    ],
+    ids=str,
+)
+def test_clocks_keep_the_marginals(rule, alpha):
+    """P(masked at time s) = 1 - alpha(s) for every sigma (Wang et al. 2025)."""
+    rows = 2000
+    model = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2), 2)
+    x = torch.full((rows, L), 2)
+    history = generate(model, x, rule, seeds=torch.arange(rows), record=True).history
+    for s in range(1, 8):
+        p = 1 - float(alpha(1 - s / 8))
+        masked = int((history.states[s] == 2).sum())
+        assert stats.binomtest(masked, rows * L, p).pvalue > ALPHA / 8
+    if rule.revise is not None:
+        taken_back = (history.states[1:] == 2) & (history.states[:-1] != 2)
+        assert taken_back.any()
+
+
+def test_wino_verifies_with_the_token_itself_masked():
+    joint = joints.replace_random(4)
+    x = torch.tensor([[0, 4, 2, 3], [0, 1, joint.mask_id, 3], [4, 4, 2, 3]])
+    task = loop.Task(
+        joint,
+        seeds=torch.arange(3),
+        temperature=0.0,
+        top_p=None,
+        suppressed=None,
+        **loop._blocks(torch.ones_like(x).bool(), None, None),
+    )
+    p = loop.leave_one_out(task, loop._start(x))
+    for b in range(2):
+        for i in range(4):
+            if x[b, i] != joint.mask_id:
+                others = x[b : b + 1].clone()
+                others[0, i] = joint.mask_id
+                expected = joint(others)[0, i, x[b, i]].exp()
+                assert float(p[b, i]) == pytest.approx(float(expected), abs=1e-12)
+    assert p[0].tolist() == pytest.approx([1.0] * 4)  # one replaced: the rest is sure
+
+
+# --- reading the logits ------------------------------------------------------------
+
+
+def reference(logits, temperature=0.0, suppress=()):
+    """Probabilities (float64), untempered and tempered, by torch's own softmax."""
+    logits = logits.to(torch.float64).clone()
+    logits[..., list(suppress)] = -math.inf
+    return logits.softmax(-1), (logits / (temperature or 1.0)).softmax(-1)
+
+
+@given(
+    vocab=st.one_of(
+        st.integers(1, 300), st.integers(1000, 1100), st.integers(2040, 2060)
+    ),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    temperature=st.sampled_from([0.0, 0.7, 1.0]),
+    seed=st.integers(0, 10**6),
+    holes=st.booleans(),
+)
+def test_candidates_are_those_of_softmax(vocab, dtype, temperature, seed, holes):
+    generator = torch.Generator().manual_seed(seed)
+    logits = (4 * torch.randn(3, 4, vocab, generator=generator)).to(dtype)
+    suppressed, suppress = None, ()
+    if holes and vocab > 2:
+        away = torch.rand(3, 4, vocab, generator=generator) < 0.5
+        away.scatter_(
+            -1, torch.randint(vocab - 1, (3, 4, 1), generator=generator), False
+        )
+        logits = logits.masked_fill(away, -math.inf)
+        suppress = (vocab - 1,)
+        suppressed = candidates.Suppressed.of(suppress, vocab, "cpu")
+    kept = logits.clone()
+    u = torch.rand(3, 4, generator=generator, dtype=torch.float64)
+    found = candidates.propose(
+        logits,
+        u,
+        temperature=temperature,
+        suppressed=suppressed,
+        want=frozenset(["margin", "entropy", "log_probs"]),
+    )
+    assert torch.equal(logits, kept)
+    p, tempered = reference(logits, temperature, suppress)
+    exact = dtype == torch.float64
+    tolerance = {"rtol": 1e-12 if exact else 3e-6, "atol": 1e-12 if exact else 3e-6}
+    top = p.topk(min(2, vocab)).values
+    second = top[..., 1] if vocab > 1 else torch.zeros(3, 4, dtype=torch.float64)
+    drawn = p.gather(-1, found.token[..., None])[..., 0]
+    torch.testing.assert_close(found.confidence, drawn, **tolerance)
+    torch.testing.assert_close(found.margin, top[..., 0] - second, **tolerance)
+    torch.testing.assert_close(
+        found.entropy, torch.special.entr(p).sum(-1), rtol=1e-5, atol=tolerance["atol"]
+    )
+    torch.testing.assert_close(found.log_probs.double().exp(), p, **tolerance)
+    assert (drawn > 0).all()
+    if temperature == 0:
+        masked = logits.clone()
+        masked[..., list(suppress)] = -math.inf
+        assert torch.equal(found.token, masked.argmax(-1))
+    else:  # the token is where u falls on the running sum of the tempered distribution
+        running = torch.cat([torch.zeros(3, 4, 1), tempered.cumsum(-1)], -1)
+        below = running.gather(-1, found.token[..., None])[..., 0]
+        above = running.gather(-1, found.token[..., None] + 1)[..., 0]
+        slack = 1e-12 if exact else 1e-5
+        assert ((below - slack <= u) & (u <= above + slack)).all()
+
+
+@pytest.mark.parametrize("vocab", [3, 128, 129, 700, 1024, 1025, 3000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bits_do_not_depend_on_the_batch_or_on_threads(vocab, dtype):
+    """Ties are decided by the last bit, so it must not depend on where a row lies."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(7, 12, vocab, generator=generator, dtype=dtype)
+    u = torch.rand(7, 12, generator=generator, dtype=torch.float64)
+    options = {
+        "temperature": 0.7,
+        "want": frozenset(["margin", "entropy", "log_probs"]),
+    }
+    together = candidates.propose(logits, u, **options)
+    again = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            again.append(candidates.propose(logits, u, **options))
+    finally:
+        torch.set_num_threads(1)
+    again += [
+        candidates.Candidates(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+        for rows in [
+            [
+                candidates.propose(logits[b : b + 1], u[b : b + 1], **options)
+                for b in range(7)
+            ]
+        ]
+    ]
+    for other in again:
+        for ours, theirs in zip(together, other, strict=True):
+            assert torch.equal(ours, theirs)
+    # Equal logits at two positions give equal numbers.
+    twins = candidates.propose(logits[:, :1].expand(7, 12, vocab), u, **options)
+    assert (twins.entropy == twins.entropy[:, :1]).all()
+    assert (twins.margin == twins.margin[:, :1]).all()
+
+
+@pytest.mark.parametrize("vocab", [6, 1500])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 3.0])
+@pytest.mark.parametrize("top_p", [None, 0.9])
+def test_tokens_are_drawn_from_the_tempered_distribution(vocab, temperature, top_p):
+    n = 20_000 if vocab < 100 else 3_000
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.full((vocab,), -math.inf, dtype=torch.float64)
+    seen = torch.randperm(vocab, generator=generator)[:6]
+    logits[seen] = torch.randn(6, generator=generator, dtype=torch.float64)
+    p = (logits / temperature).softmax(-1)
+    if top_p is not None:
+        order = p.argsort(descending=True)
+        enough = int((p[order].cumsum(0) < top_p).sum()) + 1
+        p[order[enough:]] = 0
+        p /= p.sum()
+    model = FunctionDenoiser(lambda x: logits.expand(*x.shape, vocab), vocab)
+    out = generate(
+        model,
+        torch.full((n, 1), vocab),
+        rules.random_top_k(1),
+        temperature=temperature,
+        top_p=top_p,
+        seeds=torch.arange(n),
+    )
+    counts = torch.bincount(out.sequences[:, 0], minlength=vocab)
+    assert counts[p == 0].sum() == 0
+    result = stats.chisquare(counts[p > 0].numpy(), (n * p[p > 0]).numpy())
+    assert result.pvalue > ALPHA
+
+
+def test_extreme_logits_stay_finite():
+    for scale in (1e3, 1e9, 1e30):
+        logits = scale * torch.tensor([[[0.0, 1.0, -1.0, 0.5]]])
+        for temperature in (0.0, 0.01, 1.0):
+            found = candidates.propose(
+                logits,
+                torch.tensor([[0.5]], dtype=torch.float64),
+                temperature=temperature,
+                want=frozenset(["margin", "entropy"]),
+            )
+            assert found.token.item() == 1 and found.confidence.item() == 1
+            assert found.margin.item() == 1 and found.entropy.item() == 0
+
+
+# --- one graph, no host sync -------------------------------------------------------
+
+
+class NoLook(TorchDispatchMode):
+    """Fails on operations whose result the host must wait for."""
+
+    LOOKS = ("_local_scalar_dense", "nonzero", "item", "masked_select", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        looks = any(look in str(func) for look in self.LOOKS)
+        if "index" in str(func):  # by a mask: the size of the result must be known
+            found = tree_leaves(args)
+            looks |= any(getattr(a, "dtype", None) == torch.bool for a in found[1:])
+        if looks:
+            raise AssertionError(f"{func} inside a step")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_mode_that_catches_looks_works():
+    with pytest.raises(AssertionError), NoLook():
+        torch.ones(1).item()
+    with pytest.raises(AssertionError), NoLook():
+        torch.ones(3)[torch.ones(3).bool()]
+
+
+@every_rule
+@temperatures
+def test_no_look_inside_a_step(rule, temperature, monkeypatch):
+    step = loop.step
+
+    def watched(*arguments):
+        with NoLook():
+            return step(*arguments)
+
+    monkeypatch.setattr(loop, "step", watched)
+    top_p = None if temperature == 0 else 0.9
+    generate(
+        pairwise(),
+        prompts(),
+        rule,
+        temperature=temperature,
+        top_p=top_p,
+        suppress=[1],
+        block_length=4,
+    )
+
+
+@pytest.mark.parametrize(
+    "rule, temperature",
+    [
+        (rules.confidence_top_k(steps=4), 0.0),
+        (rules.entropy_bounded(0.6), 1.0),
+        (rules.wino(draft=0.3, verify=0.6), 0.0),
+        (rules.remdm_conf(Cosine(), 6), 0.7),
+    ],
+    ids=str,
+)
+def test_a_step_compiles_as_one_graph(rule, temperature, monkeypatch):
+    options = {"temperature": temperature, "suppress": [1], "seeds": SEEDS}
+    eager = generate(pairwise(), prompts(), rule, **options)
+    torch._dynamo.reset()
+    compiled = torch.compile(loop.step, fullgraph=True, backend="eager")
+    monkeypatch.setattr(loop, "step", compiled)
+    assert torch.equal(
+        generate(pairwise(), prompts(), rule, **options).sequences, eager.sequences
+    )
+
+
+# --- bad input ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: rules.random_top_k(),
+        lambda: rules.confidence_top_k(1, steps=2),
+        lambda: rules.left_to_right(0),
+        lambda: rules.margin_top_k(steps=0),
+        lambda: rules.confidence_threshold(1.5),
+        lambda: rules.factor(-1.0),
+        lambda: rules.entropy_bounded(-0.1),
+        lambda: rules.klass(1, history=0),
+        lambda: rules.dilated(1),
+        lambda: rules.ancestral(Linear(), 0),
+        lambda: rules.remdm_cap(Linear(), 4, eta=2.0),
+        lambda: rules.remdm_loop(4, t_on=0.2, t_off=0.4),
+        lambda: rules.p2(4, eta=-1.0),
+        lambda: rules.wino(draft=2.0),
+    ],
+)
+def test_strategies_check_their_parameters(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+def test_generate_checks_its_arguments():
+    model, x, rule = pairwise(), prompts(), rules.random_top_k(1)
+    for options, word in [
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"suppress": [V]}, "suppress"),
+        ({"block_length": 0}, "block_length"),
+        ({"seeds": torch.arange(2)}, "seeds"),
+        ({"seeds": SEEDS, "generator": torch.Generator()}, "seeds"),
+    ]:
+        with pytest.raises(ValueError, match=word):
+            generate(model, x, rule, **options)
+    with pytest.raises(TypeError, match="strategy"):
+        generate(model, x, "confidence")
+    with pytest.raises(TypeError, match="x must"):
+        generate(model, x.double(), rule)
+    with pytest.raises(TypeError, match="x must"):
+        generate(model, x.int(), rule)
+    with pytest.raises(ValueError, match="x must"):
+        generate(model, x - 1, rule)
+    for wrong, error in [
+        (lambda x: torch.zeros(len(x), V), ValueError),
+        (lambda x: torch.zeros(len(x), L + 1, V), ValueError),
+        (lambda x: torch.zeros(*x.shape, V, dtype=torch.int64), TypeError),
+    ]:
+        with pytest.raises(error, match="denoiser must return"):
+            generate(FunctionDenoiser(wrong, MASK), x, rule)
+    with pytest.raises(TypeError, match="schedule"):
+        rules.ancestral("linear", 4)
+
+
+def test_no_gradient_is_kept():
+    weight = torch.zeros(V, requires_grad=True)
+    model = FunctionDenoiser(lambda x: weight.expand(*x.shape, V), MASK)
+    out = generate(model, prompts(), rules.confidence_threshold(0.5), record=True)
+    assert not out.history.confidence.requires_grad
+
+
+# --- on a GPU ----------------------------------------------------------------------
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@on_gpu
+@every_rule
+def test_no_sync_on_a_gpu(rule, monkeypatch):
+    table = torch.randn(V + 1, L, V, device="cuda")
+    model = FunctionDenoiser(lambda x: table[x].sum(1), MASK)
+    step = loop.step
+
+    def watched(*arguments):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return step(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(loop, "step", watched)
+    out = generate(model, prompts().cuda(), rule, temperature=1.0, block_length=4)
+    assert (out.sequences < V).all()
