@@ -98,6 +98,10 @@ plt.show()
 years = papers["year"].astype(int).rename("year")
 print(papers.groupby([years, "kind"]).size().unstack(fill_value=0))
 
+# %% tags=["hide-output"]
+for paper in papers.itertuples():
+    print(f"arXiv {paper.arxiv}  {paper.kind:<11} {paper.name}")
+
 # %% [markdown]
 # **What this shows.** Discrete diffusion on text is as old as 2021 (multinomial
 # diffusion, D3PM). Most of the early *language models* were continuous all
@@ -133,7 +137,9 @@ def show(row, name=""):
 
 example = held_out[907]
 for t in (0.0, 0.25, 0.5, 0.75, 1.0):
-    x_t = masking.forward(example[None], t, linear, mask_id, generator=draws())
+    x_t = masking.forward(
+        example[None], t, linear, mask_id, generator=draws()
+    )
     show(x_t[0], f"t = {t:.2f}")
 
 # %% [markdown]
@@ -227,7 +233,9 @@ with torch.no_grad():
             f"{name:>16}: mean {values.mean():.2f} "
             f"[{low:.2f}, {high:.2f}], spread {spread[name]:.3f}"
         )
-print(f"nats per token; n = {sizes.batches} draws of the same {len(x)} windows")
+print(
+    f"nats per token; n = {sizes.batches} draws of the same {len(x)} windows"
+)
 
 # %% [markdown]
 # The means agree within their 95 % intervals. Spreading the times alone does

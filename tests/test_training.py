@@ -56,9 +56,9 @@ def test_training_reaches_the_entropy_of_a_known_source(attention):
     rate below 1e-4): that would be a leak.
     """
     model = tiny(attention)
-    config = TrainingConfig(500, 64, 5e-3, warmup=50, ema=0.98)
+    config = TrainingConfig(300, 64, 5e-3, warmup=50, ema=0.95)
     first, *_, last = training.train(model, from_chain, config)
-    x = chain().sample(2000, torch.Generator().manual_seed(1))
+    x = chain().sample(1000, torch.Generator().manual_seed(1))
     with torch.no_grad():
         bound = losses.ar_loss if attention == "causal" else losses.exact_nelbo
         excess = (bound(model, x).double() + chain().log_prob(x)) / 6
@@ -66,7 +66,7 @@ def test_training_reaches_the_entropy_of_a_known_source(attention):
     assert first.loss > math.log(3) - 0.2
     assert last.loss < first.loss - 0.2
     assert -4 * error < mean < 0.02 + 4 * error
-    assert error < 0.005
+    assert error < 0.01
 
 
 def test_records_and_held_out_scores():
