@@ -139,7 +139,7 @@ class Joint(ABC):
             the values its tokens can take.
         """
         block = _checks.positions(positions, "positions", self.length)
-        past = _checks.positions(given or (), "given", self.length)
+        past = _checks.positions(() if given is None else given, "given", self.length)
         both = tuple(sorted({*block, *past}))
         return self._block_entropy(both) - self._block_entropy(past)
 
@@ -154,7 +154,7 @@ class Joint(ABC):
         and independently when those of G are known (Kang et al. 2025, Theorems 1-2).
         """
         block = _checks.positions(positions, "positions", self.length)
-        past = _checks.positions(given or (), "given", self.length)
+        past = _checks.positions(() if given is None else given, "given", self.length)
         apart = math.fsum(self.entropy([i], past) for i in block)
         return apart - self.entropy(block, past)
 

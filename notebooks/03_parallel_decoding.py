@@ -368,7 +368,7 @@ for n in (4, 6, 10, 16):
 # %% [markdown]
 # ## What costs nothing, and what cannot be saved
 #
-# Eight tasks of 16 tokens or cells. For each: the entropy $H$ of the valid
+# Nine tasks of 16 tokens or cells. For each: the entropy $H$ of the valid
 # answers, their total correlation $C$, and the accuracy with $k$ tokens per
 # step in a random order at temperature 1.
 #

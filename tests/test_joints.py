@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-from helpers import all_sequences, chi_square_p
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from dllm_tutorial import joints
 from dllm_tutorial.denoiser import Denoiser
+from helpers import all_sequences, chi_square_p
 
 ALPHA = 1e-4  # error rate of each sampled test
 EXACT = {"atol": 1e-10, "rtol": 0}
@@ -230,6 +230,15 @@ def test_entropies_of_every_pair_of_sets(make):
         both = sorted({*sets[a], *sets[b]})
         expected = brute_entropy(table, both) - brute_entropy(table, sets[b])
         assert joint.entropy(sets[a], sets[b]) == pytest.approx(expected, abs=1e-10)
+
+
+def test_positions_may_be_tensors_ranges_and_sets():
+    joint = joints.shuffle(5)
+    expected = joint.entropy([0, 1], [3, 4])
+    for block, past in [(range(2), {3, 4}), (torch.arange(2), torch.tensor([4, 3]))]:
+        assert joint.entropy(block, past) == expected
+    assert joint.entropy([], [0]) == joint.total_correlation([], [0]) == 0
+    assert joint.entropy([1, 1]) == joint.entropy([1])
 
 
 @small
