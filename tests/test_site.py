@@ -145,6 +145,7 @@ def opened(browser, address):
             color_scheme=theme,
             permissions=["clipboard-read", "clipboard-write"],
         )
+        context.set_default_timeout(90_000)  # a busy machine is no failure
         contexts.append(context)
         context.on("console", on_console)
         context.on("request", on_request)
