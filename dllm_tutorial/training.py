@@ -205,7 +205,8 @@ def train(
         model.train()
         with torch.random.fork_rng():  # dropout draws from the global generators
             torch.manual_seed(generator.initial_seed())
-            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            on_gpu = device.type == "cuda"
+            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
                 value = loss(model, draw(config.batch_size, generator), generator)
             optimizer.zero_grad()
             value.backward()
