@@ -25,6 +25,8 @@ import dllm_tutorial
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 BENCHMARK = ROOT / "dllm_tutorial/data/results/benchmark_decoding.csv"
+COVER = ROOT / "book/_static/cover.svg"  # the picture of the README
+COVER_FROM = ("03_parallel_decoding", "fig-tasks")  # its chapter and figure
 TITLE = "The Limits of Diffusion Language Models"
 
 
@@ -91,6 +93,30 @@ def cite_block() -> str:
     )
 
 
+def cover_cell() -> nbformat.NotebookNode:
+    """The cell of the committed notebook that drew the cover."""
+    chapter, figure = COVER_FROM
+    cells = nbformat.read(NOTEBOOKS / f"{chapter}.ipynb", as_version=4).cells
+    return next(cell for cell in cells if figure_of(cell).get("name") == figure)
+
+
+def figure_of(cell: nbformat.NotebookNode) -> dict[str, str]:
+    return cell.metadata.get("mystnb", {}).get("figure", {})
+
+
+def cover() -> str:
+    """The cover as the chapter shows it."""
+    (image,) = [o for o in cover_cell().outputs if "image/svg+xml" in o.get("data", {})]
+    return image["data"]["image/svg+xml"]
+
+
+def cover_block() -> str:
+    cell = cover_cell()
+    alt = cell.metadata["mystnb"]["image"]["alt"]
+    picture = f"![{alt}]({COVER.relative_to(ROOT)})"
+    return f"{picture}\n\n*{figure_of(cell)['caption']}*"
+
+
 def repository_block() -> str:
     return f"repository:\n  url: {address()}\n  branch: {tag()}"
 
@@ -109,6 +135,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "install": install_block,
     "chapters": chapters_block,
     "cite": cite_block,
+    "cover": cover_block,
     "repository": repository_block,
     "citation": citation_block,
     "benchmark": benchmark_block,
@@ -190,13 +217,15 @@ def fill_source(path: Path) -> str:
 
 def derived_paths() -> list[Path]:
     """Every file of which some part follows from the address, version or rows."""
-    return [*(ROOT / name for name in FILES), *sorted(NOTEBOOKS.glob("*.py"))]
+    return [*(ROOT / name for name in FILES), COVER, *sorted(NOTEBOOKS.glob("*.py"))]
 
 
 def derive(path: Path) -> str:
     """The text that the file at ``path`` should have."""
     if path.parent == NOTEBOOKS:
         return fill_source(path)
+    if path == COVER:
+        return cover()
     return fill_blocks(path.read_text())
 
 
@@ -215,7 +244,7 @@ def main() -> None:
         set_address(arguments.url)
     for path in derived_paths():
         text = derive(path)
-        if path.read_text() != text:
+        if not path.is_file() or path.read_text() != text:
             path.write_text(text)
             print(f"wrote {path.relative_to(ROOT)}")
 
