@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -141,6 +142,14 @@ def test_new_address_reaches_every_place(monkeypatch):
     monkeypatch.setattr(derive, "address", lambda: "https://github.com/some-one/abc")
     for path in derive.derived_paths():
         assert old.removeprefix("https://") not in derive.derive(path)
+
+
+def test_recipes_work_as_written():
+    recipes = (ROOT / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", recipes, re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(textwrap.dedent(block), "CONTRIBUTING.md", "exec"), {})
 
 
 def test_package_has_lower_bounds_only_and_pins_meet_them():
