@@ -41,17 +41,16 @@ def philox(counter: Tensor, key: Tensor) -> Tensor:
     Tensor
         Long[4, ...], four random 32-bit words.
     """
-    words = [1] * (counter.ndim - 1)
-    multiplier = torch.tensor(MULTIPLIERS, device=counter.device).view(2, *words)
-    weyl = torch.tensor(WEYL, device=counter.device).view(2, *words)
-    # Words 0 and 2 are multiplied; words 1 and 3 are mixed in.
-    even, odd = counter[0::2], counter[1::2]
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    # Python numbers, not tensors: making a tensor would be a copy to the device, which
+    # a captured CUDA graph cannot hold.
     for _ in range(ROUNDS):
-        product = (even * multiplier).flip(0)
-        even = ((product >> 32) & WORD) ^ odd ^ key
-        odd = product & WORD
-        key = (key + weyl) & WORD
-    return torch.stack([even[0], odd[0], even[1], odd[1]])
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1 = ((p1 >> 32) & WORD) ^ c1 ^ k0, p1 & WORD
+        c2, c3 = ((p0 >> 32) & WORD) ^ c3 ^ k1, p0 & WORD
+        k0, k1 = (k0 + WEYL[0]) & WORD, (k1 + WEYL[1]) & WORD
+    return torch.stack([c0, c1, c2, c3])
 
 
 def uniform(
