@@ -17,14 +17,13 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-import pandas as pd
 import yaml
 
 import dllm_tutorial
+from dllm_tutorial import study
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-BENCHMARK = ROOT / "dllm_tutorial/data/results/benchmark_decoding.csv"
 COVER = ROOT / "book/_static/cover.svg"  # the picture of the README
 COVER_FROM = ("03_parallel_decoding", "fig-tasks")  # its chapter and figure
 TITLE = "The Limits of Diffusion Language Models"
@@ -126,8 +125,24 @@ def citation_block() -> str:
 
 
 def benchmark_block() -> str:
-    """The rows of the decoding benchmark as a Markdown table."""
-    return pd.read_csv(BENCHMARK, comment="#").to_markdown(index=False)
+    """The rows of the decoding benchmark as a table, and how to measure them again."""
+    rows = study.read_rows("benchmark_decoding")
+    lines = [
+        "| batch x positions x vocabulary | temperature | floor | step | step / floor "
+        "(quartiles) | LLaDA's rule / step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows.itertuples():
+        lines.append(
+            f"| {row.batch} x {row.positions} x {row.vocabulary:,} | {row.temperature} "
+            f"| {row.floor_ms} ms | {row.step_ms} ms "
+            f"| {row.step_over_floor} ({row.q25} to {row.q75}) "
+            f"| {row.plain_over_step} |"
+        )
+    origin = rows.attrs
+    where = f"{origin['device']}, {origin['threads']} threads, torch {origin['torch']}"
+    again = f"Measured on {where}, by:\n\n```bash\n{origin['command']}\n```"
+    return "\n".join(lines) + f"\n\n{again}"
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -158,6 +173,7 @@ def fill_blocks(text: str) -> str:
 INSTALL = """\
 try:
     import dllm_tutorial
+from dllm_tutorial import study
 except ImportError:
     source = "{source}"
     %pip install -q {{source}}
