@@ -19,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor
@@ -31,6 +32,7 @@ from dllm_tutorial import (
     losses,
     schedules,
     strategies_study,
+    study,
     timeline,
 )
 from dllm_tutorial.decoding import Generation, History, generate
@@ -731,6 +733,33 @@ def adaptive_room() -> Finding:
         f"Four coins, each written twice: a threshold takes {threshold} calls, the "
         f"oracle {oracle:.0f} (one of each pair, then the partners). Both are exact.",
     )
+
+
+@_evidence
+def remdm() -> Finding:
+    rows = study.read_rows("strategies_exact")
+    rows = rows[(rows["exhibit"] == "revision") & (rows["setting"] == 3)]
+    worse, words = [], []
+    for task, part in rows.groupby("task", sort=False):
+        again = part[part["rule"].str.startswith("remdm")]
+        best = again.loc[again["successes"].idxmax()]
+        plain = part[part["rule"] == "random"].iloc[0]
+        worse.append(_wilson(best)[1] < _wilson(plain)[0])
+        words.append(f"{task} {_rate(plain)} without, {_rate(best)} with")
+    return _judge(
+        all(worse),
+        f"Three calls, {rows['draws'].iloc[0]} answers each, 95% intervals, random "
+        f"top-k and the best variant of ReMDM: {'; '.join(words)}.",
+    )
+
+
+def _wilson(row: pd.Series) -> tuple[float, float]:
+    return study.wilson(row["successes"], row["draws"])
+
+
+def _rate(row: pd.Series) -> str:
+    low, high = _wilson(row)
+    return f"{row['successes'] / row['draws']:.1%} [{low:.1%}, {high:.1%}]"
 
 
 @_evidence
