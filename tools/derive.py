@@ -173,7 +173,6 @@ def fill_blocks(text: str) -> str:
 INSTALL = """\
 try:
     import dllm_tutorial
-from dllm_tutorial import study
 except ImportError:
     source = "{source}"
     %pip install -q {{source}}
