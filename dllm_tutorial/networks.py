@@ -177,6 +177,7 @@ class Transformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for block in self.blocks:
+            assert isinstance(block, Block)
             # A constant in queries and keys: attention by distance alone, from the
             # first step on. Masks all look alike, there is nothing else to go by.
             nn.init.normal_(block.qkv.bias, std=0.5)

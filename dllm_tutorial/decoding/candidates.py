@@ -25,7 +25,7 @@ GRAIN = 32768  # at::internal::GRAIN_SIZE, the least share of a thread
 
 
 class Candidates(NamedTuple):
-    """What one step knows about each position; tensors [B, L], those not asked None.
+    """What one step knows about each position; tensors [B, L], those not asked empty.
 
     ``token`` (Long) is the proposal, ``confidence`` the untempered probability of that
     token, ``margin`` the difference p1 - p2 of the two largest probabilities,
@@ -37,9 +37,9 @@ class Candidates(NamedTuple):
     token: Tensor
     confidence: Tensor
     peak: Tensor
-    margin: Tensor | None = None
-    entropy: Tensor | None = None
-    log_probs: Tensor | None = None
+    margin: Tensor
+    entropy: Tensor
+    log_probs: Tensor
 
 
 class Suppressed(NamedTuple):
@@ -114,6 +114,7 @@ def propose(
         token = best * width + place
         confidence = 1 / total
     else:
+        assert uniform is not None  # the loop draws at every temperature above 0
         if top_p is None:
             token = _inverse_cdf(
                 logits, sums, shift, uniform, temperature, width, suppressed
@@ -123,7 +124,7 @@ def propose(
         drawn = logits.gather(-1, token[..., None])[..., 0].to(peak.dtype)
         confidence = ((drawn - peak).to(torch.float64)).exp() / total
 
-    margin = entropy = log_probs = None
+    margin = entropy = log_probs = logits.new_empty(0)
     if "margin" in want:
         others = values.scatter(-1, values.argmax(-1, keepdim=True), -torch.inf)
         runner_up = torch.cat([others, _without(sums.peak, best)], -1).amax(-1)
