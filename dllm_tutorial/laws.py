@@ -93,12 +93,12 @@ def _step(
     masked = states == denoiser.mask_id
     token, source, p = _every_proposal(logits, masked, temperature)
     chances = logits[source].softmax(-1).gather(-1, token[..., None])[..., 0]
-    best = propose(logits, None, want=strategy.needs)  # margin and entropy
+    best = propose(logits, None, want=frozenset(["margin", "entropy"]))
     found = best._replace(
         token=token,
         confidence=chances,
-        margin=None if best.margin is None else best.margin[source],
-        entropy=None if best.entropy is None else best.entropy[source],
+        margin=best.margin[source],
+        entropy=best.entropy[source],
     )
     fillable = (prompt == denoiser.mask_id).expand_as(token)
     size = fillable.sum(-1)
