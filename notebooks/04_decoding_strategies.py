@@ -97,7 +97,7 @@ def masks(joint):
 # and 11 are given. Which rules start next to the given tokens? Which ones
 # reveal a position in the same step as its neighbor?
 
-# %% mystnb={"figure": {"caption": "The step at which each of 16 positions was revealed, one row a rule; the same chain, the same prompt (positions 5 and 11 are given and stay white), the same seed 0. Confidence, entropy and EB grow outwards from what is known; random and dilated scatter.", "name": "fig-reveal"}, "image": {"alt": "Heat map with ten rows, one for each rule, and 16 columns. Left to right is a staircase; random and dilated are scattered; confidence grows from the given positions."}}
+# %%
 sticky = torch.full((4, 4), 0.1, dtype=torch.float64).fill_diagonal_(0.7)
 sticky_chain = joints.MarkovChain(sticky, 16)
 prompt = masks(sticky_chain)
@@ -131,9 +131,13 @@ for name, rule in shown.items():
     order.append(torch.where(step > 0, step, torch.nan).numpy())
     calls[name] = out.nfe.item()
 
+# %% mystnb={"figure": {"caption": "The step at which each of 16 positions was revealed, one row a rule; the same chain, the same prompt (positions 5 and 11 are given and stay white), the same seed 0. Confidence, entropy and EB grow outwards from what is known; random and dilated scatter.", "name": "fig-reveal"}, "image": {"alt": "Heat map with ten rows, one for each rule, and 16 columns. Left to right is a staircase; random and dilated are scattered; confidence grows from the given positions."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.4)
 plots.reveal_map(ax, order, names=list(shown))
-print("calls:", ", ".join(f"{name} {n}" for name, n in calls.items()))
+
+# %%
+for name, n in calls.items():
+    print(f"{name:>21}: {n:2d} calls")
 
 # %% [markdown]
 # A rule of your own is a rank and a quota. This one reveals the outermost
@@ -217,7 +221,7 @@ print(f"for comparison, the whole chain in one step: {at_once:.4f}")
 # In replace-random the bend can be computed by hand: a step with $r$ masks
 # left replaces an item with probability $r^{-r}$ instead of $1/r$.
 
-# %% mystnb={"figure": {"caption": "Which of five items is replaced, temperature 1, one token a step. Exact. The joint replaces each with probability 1/5. Confidence ranking reveals the items that were kept, so the replaced one is almost always among the last two positions it gets to.", "name": "fig-bent"}, "image": {"alt": "Bar chart over five positions. Entropy ranking gives 20 percent each. Confidence ranking gives nearly zero to the first position and rises to about 45 percent at the last."}}
+# %% mystnb={"figure": {"caption": "Which of five items is replaced, temperature 1, one token a step. Exact. The joint replaces each with probability 1/5. Confidence ranking reveals the items that were kept, so the replaced one is almost always among the last two positions it gets to.", "name": "fig-bent"}, "image": {"alt": "Bar chart over five positions. Entropy ranking gives 20 percent each. Confidence ranking gives nearly zero to the first position and rises to about 45 percent at the last."}} tags=["hide-input"]
 replace = tasks["Replace Random"]
 figure, (ax,) = plots.panels(1, columns=1, height=2.6)
 for shift, name in ((-0.2, "entropy"), (0.2, "confidence")):
@@ -228,7 +232,7 @@ for shift, name in ((-0.2, "entropy"), (0.2, "confidence")):
     ax.bar(np.arange(1, 6) + shift, p, 0.38, color=color, label=text)
 plots.level(ax, 1 / 5, "joint")
 ax.set(xlabel="position that is replaced", ylabel="probability")
-ax.legend()
+_ = ax.legend()
 
 # %% [markdown]
 # **What this shows.** Validity and law are two questions. A benchmark that
@@ -283,7 +287,7 @@ def sweep(joint):
 
 frontier = {name: sweep(joint) for name, joint in tasks.items()}
 
-# %% mystnb={"figure": {"caption": "Distance from the joint against calls of the model, temperature 1; exact. Each point is a setting of a rule, the best one at its number of calls. EB (entropy-bounded) reaches zero first. On the pairs and on the chain a random order beats an ordered one at the same number of calls. Rules that rank drawn tokens (warm red, green, orange) may stay away from zero at any number of calls.", "name": "fig-kl-calls"}, "image": {"alt": "Four panels, Shuffle, Replace Random, copied pairs and chain, of KL against calls for six rules. All curves fall; on the chain the curves of confidence, threshold and factor stay above three nats."}}
+# %% mystnb={"figure": {"caption": "Distance from the joint against calls of the model, temperature 1; exact. Each point is a setting of a rule, the best one at its number of calls. EB (entropy-bounded) reaches zero first. On the pairs and on the chain a random order beats an ordered one at the same number of calls. Rules that rank drawn tokens (warm red, green, orange) may stay away from zero at any number of calls.", "name": "fig-kl-calls"}, "image": {"alt": "Four panels, Shuffle, Replace Random, copied pairs and chain, of KL against calls for six rules. All curves fall; on the chain the curves of confidence, threshold and factor stay above three nats."}} tags=["hide-input"]
 figure, axes = plots.panels(4, height=2.6)
 for ax, (task, rules) in zip(axes, frontier.items()):
     for name, points in rules.items():
@@ -293,7 +297,7 @@ for ax, (task, rules) in zip(axes, frontier.items()):
     ax.set(title=task, xlabel="calls")
 for ax in axes[::2]:
     ax.set_ylabel("KL in nats")
-figure.legend(
+_ = figure.legend(
     *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2
 )
 
@@ -371,10 +375,10 @@ for name, rules in families.items():
 # Copied pairs look solved in one call, and this is a trap: greedy decoding
 # answers "all zeros", valid and always the same.
 #
-# Replace Random separates the rules. Top-k needs the luck of the division: with
-# $k = 7$ the last step is left with the one position that must change. A
-# threshold takes all positions or one at a time. The *factor* rule reveals $m$ tokens only while
-# $(m+1)(1 - c_{(m)}) < f$. With $f \le 1$ the probabilities of being wrong
+# Replace Random separates the rules. Top-k needs the luck of the division:
+# with $k = 7$ the last step is left with the one position that must change. A
+# threshold takes all positions or one at a time. The *factor* rule reveals
+# $m$ tokens only while $(m+1)(1 - c_{(m)}) < f$. With $f \le 1$ the probabilities of being wrong
 # cannot add up to one, so what it reveals together is possible together: it
 # keeps all items but two, and finishes these one by one.
 
@@ -425,7 +429,7 @@ points = {
     for t in (1.0, 0.0)
 }
 
-# %% mystnb={"figure": {"caption": "Accuracy and calls of the confidence threshold on eight items. Lines: closed forms. Points: 1000 answers each at temperature 1, seed 0, 95 % Wilson intervals (mean calls below); a greedy answer is one answer. Shuffle is solved above 1/2 at a call per item. Replace Random jumps at 7/8.", "name": "fig-threshold"}, "image": {"alt": "Four panels. Accuracy against gamma rises in stairs and jumps to one at one half for Shuffle and at seven eighths for Replace Random. Calls rise to eight at the same places."}}
+# %% mystnb={"figure": {"caption": "Accuracy and calls of the confidence threshold on eight items. Lines: closed forms. Points: 1000 answers each at temperature 1, seed 0, 95 % Wilson intervals (mean calls below); a greedy answer is one answer. Shuffle is solved above 1/2 at a call per item. Replace Random jumps at 7/8.", "name": "fig-threshold"}, "image": {"alt": "Four panels. Accuracy against gamma rises in stairs and jumps to one at one half for Shuffle and at seven eighths for Replace Random. Calls rise to eight at the same places."}} tags=["hide-input"]
 grid = np.linspace(0.12, 0.999, 400)
 looks = {
     1.0: ("confidence_threshold", "temperature 1"),
@@ -458,7 +462,7 @@ for column, (task, (_, closed)) in enumerate(stairs.items()):
     axes[column + 2].set_xlabel("gamma")
 axes[0].set_ylabel("P(valid)")
 axes[2].set_ylabel("calls")
-axes[0].legend(fontsize=9)
+_ = axes[0].legend(fontsize=9)
 
 # %% [markdown]
 # Shuffle: with $m$ items left every confidence is $1/m$. The rule goes one by
@@ -501,9 +505,10 @@ puzzles, solutions = limited.unique_puzzles(
 full = generate(joints.sudoku(), puzzles, strategies.random_top_k(16))
 assert bool((full.sequences == solutions).all())
 print("the exact denoiser, everything in one step: 100 %")
+rows = study.read_rows("strategies_exact")  # the same with more draws
+print(f"full results: {len(rows)} rows, by {rows.attrs['command']}")
 
-# %% mystnb={"figure": {"caption": "Sudoku of order 4 by pencil marks: share of puzzles solved against cells per step, greedy; 3000 puzzles, seed 0, 95 % Wilson intervals (smaller than the markers). Confidence fills the cells that are certain already, and each of them makes others certain.", "name": "fig-pencil"}, "image": {"alt": "Share solved against cells per step from 1 to 12. Confidence starts at 100 percent and falls; random and left to right start near 13 and 25 percent."}}
-rows = study.read_rows("strategies_exact")
+# %% mystnb={"figure": {"caption": "Sudoku of order 4 by pencil marks: share of puzzles solved against cells per step, greedy; 3000 puzzles, seed 0, 95 % Wilson intervals (smaller than the markers). Confidence fills the cells that are certain already, and each of them makes others certain.", "name": "fig-pencil"}, "image": {"alt": "Share solved against cells per step from 1 to 12. Confidence starts at 100 percent and falls; random and left to right start near 13 and 25 percent."}} tags=["hide-input"]
 chosen = rows[rows.exhibit == "sudoku"]
 figure, (ax,) = plots.panels(1, columns=1, height=2.8)
 for rule, part in chosen.groupby("rule", sort=False):
@@ -516,7 +521,7 @@ for rule, part in chosen.groupby("rule", sort=False):
         linestyle="-",
     )
 ax.set(xlabel="cells per step", ylabel="puzzles solved", ylim=(-0.03, 1.05))
-ax.legend()
+_ = ax.legend()
 
 # %% [markdown]
 # The certain cells exist at every moment, and confidence finds them. A random
@@ -535,7 +540,7 @@ ax.legend()
 # **Predict.** Confidence ranking, two tokens per step: what does it reveal
 # first, and what is left for the end? Which order spreads the items better?
 
-# %% mystnb={"figure": {"caption": "Shuffle among certain tokens, 32 in all, mean over lists of 3 to 6 items, against tokens per step. Bands: exact denoiser, closed form; upper edge with independent draws, lower edge greedy, where equal predictions write equal tokens. Points: LLaDA-1.5 as published by Kang et al. 2025, 100 prompts each, 95 % Wilson intervals.", "name": "fig-padding"}, "image": {"alt": "Two bands, random above confidence, over 1 to 32 tokens per step. The published points of random order lie in or near the random band, those of confidence near the confidence band."}}
+# %%
 published = {  # percent of 100 prompts, Kang et al. 2025, LLaDA-1.5, Shuffle
     "random": [100, 81, 51, 24, 6, 1],
     "confidence": [100, 30, 27, 4, 3, 1],
@@ -562,23 +567,26 @@ def greedy(m, j):
     return float(j <= 1)
 
 
+band = {
+    name: [
+        [padded(k, valid, name == "confidence") for k in ks]
+        for valid in (greedy, drawn)
+    ]
+    for name in published
+}
+
+# %% mystnb={"figure": {"caption": "Shuffle among certain tokens, 32 in all, mean over lists of 3 to 6 items, against tokens per step. Bands: exact denoiser, closed form; upper edge with independent draws, lower edge greedy, where equal predictions write equal tokens. Points: LLaDA-1.5 as published by Kang et al. 2025, 100 prompts each, 95 % Wilson intervals.", "name": "fig-padding"}, "image": {"alt": "Two bands, random above confidence, over 1 to 32 tokens per step. The published points of random order lie in or near the random band, those of confidence near the confidence band."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.2)
-band = {}
-for name, percent in published.items():
-    first = name == "confidence"
-    upper = [padded(k, drawn, first) for k in ks]
-    lower = [padded(k, greedy, first) for k in ks]
-    band[name] = (lower, upper)
+for name, (lower, upper) in band.items():
     plots.band(ax, ks, lower, upper, name)
     plots.exact(ax, ks, upper, name, label=None)
     plots.exact(ax, ks, lower, name, label=None, linestyle="--")
-    share = np.array(percent) / 100
-    ends = study.wilson(percent, [100] * 6)
-    plots.measured(ax, ks, share, ends, name)
+    ends = study.wilson(published[name], [100] * 6)
+    plots.measured(ax, ks, np.array(published[name]) / 100, ends, name)
 ax.set_xscale("log", base=2)
 ax.set(xticks=ks, xlabel="tokens per step", ylabel="P(valid)")
 ax.set_xticklabels(ks)
-ax.legend(title="order")
+_ = ax.legend(title="order")
 
 # %%
 for name, percent in published.items():
@@ -718,7 +726,7 @@ print(
     f"at {fixed[1][near]:.2f}"
 )
 
-# %% mystnb={"figure": {"caption": "A mixture of copy, coins, shuffle and replace-one lists, greedy, exact denoisers: share answered right against tokens per call. The line is the fixed confidence threshold from high to low gamma; the star is the best threshold for each instance. Exact.", "name": "fig-oracle"}, "image": {"alt": "Share right against tokens per call. The line of fixed thresholds falls from one as it gets faster; the star of the per-instance oracle lies to the right of it at 100 percent; factor lies beyond the best fixed threshold."}}
+# %% mystnb={"figure": {"caption": "A mixture of copy, coins, shuffle and replace-one lists, greedy, exact denoisers: share answered right against tokens per call. The line is the fixed confidence threshold from high to low gamma; the star is the best threshold for each instance. Exact.", "name": "fig-oracle"}, "image": {"alt": "Share right against tokens per call. The line of fixed thresholds falls from one as it gets faster; the star of the per-instance oracle lies to the right of it at 100 percent; factor lies beyond the best fixed threshold."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.0)
 plots.exact(
     ax, fixed[1], fixed[0], "confidence_threshold", marker="D", label="fixed"
@@ -738,13 +746,14 @@ plots.exact(
     label="threshold per instance",
 )
 ax.set(xlabel="tokens per call", ylabel="answered right", ylim=(0.4, 1.05))
-ax.legend()
+_ = ax.legend()
 
 # %% [markdown]
 # **What this shows.** The gap between a fixed and an oracle threshold needs
 # no flaw of the model either. (Their numbers differ because their tasks do.)
 # The factor rule with $f = 1$ lies beyond every fixed threshold that is always
-# right: it asks how much certainty the *whole step* has. A fixed threshold must be high enough for the
+# right: it asks how much certainty the *whole step* has. A fixed threshold
+# must be high enough for the
 # longest replace list, and then it crawls through the coins, where a low one
 # was safe. No threshold can know, because coins and copies look alike.
 #
@@ -776,7 +785,7 @@ for row in live:
         f"  {row['nfe']:5.1f} calls"
     )
 
-# %% mystnb={"figure": {"caption": "Valid answers against calls of the model, temperature 1, with and without revision; 4000 answers a point, seed 0, 95 % Wilson intervals (smaller than the markers). A fixed quota (random, P2) is exact as soon as it reveals one token a step. The ReMDM variants stay below plain ancestral sampling, which never takes a token back.", "name": "fig-revision"}, "image": {"alt": "Three panels, Shuffle, Replace Random and copied pairs, of accuracy against calls for eight rules. Random and P2 reach one; ancestral rises towards one; the ReMDM curves lie below it; RCR stays near zero on Shuffle."}}
+# %% mystnb={"figure": {"caption": "Valid answers against calls of the model, temperature 1, with and without revision; 4000 answers a point, seed 0, 95 % Wilson intervals (smaller than the markers). A fixed quota (random, P2) is exact as soon as it reveals one token a step. The ReMDM variants stay below plain ancestral sampling, which never takes a token back.", "name": "fig-revision"}, "image": {"alt": "Three panels, Shuffle, Replace Random and copied pairs, of accuracy against calls for eight rules. Random and P2 reach one; ancestral rises towards one; the ReMDM curves lie below it; RCR stays near zero on Shuffle."}} tags=["hide-input"]
 chosen = rows[rows.exhibit == "revision"]
 figure, axes = plots.panels(3, columns=1, height=2.4, sharex=True)
 for ax, (task, part) in zip(axes, chosen.groupby("task", sort=False)):
@@ -794,7 +803,7 @@ for ax, (task, part) in zip(axes, chosen.groupby("task", sort=False)):
     ax.set_xscale("log", base=2)
 axes[-1].set_xlabel("calls")
 axes[-1].set_xticks([1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 16, 32])
-figure.legend(
+_ = figure.legend(
     *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2
 )
 
@@ -842,8 +851,8 @@ print(
 print("nats from the joint: valid, with the wrong law.")
 
 # %% [markdown]
-# On Shuffle RCR fails for a reason of its own. It compares confidences from *different* steps. Early
-# tokens had many rivals and so a low confidence; they are thrown out in
+# On Shuffle RCR fails for a reason of its own. It compares confidences from
+# *different* steps. Early tokens had many rivals and so a low confidence; they are thrown out in
 # favor of tokens drawn later *together*. Three items in three steps are valid
 # half the time, where one by one is always right.
 #
@@ -898,7 +907,7 @@ for i in range(3):
 # if each copy stands next to its coin? If it stands four places on? And what
 # do blocks of one row do to the Sudoku solver?
 
-# %% mystnb={"figure": {"caption": "Accuracy against block length at a fixed total number of steps (pairs: 8 tokens, 4 steps, temperature 1, n = 3000; Sudoku by pencil marks: one cell a step, greedy, n = 3000), seed 0, 95 % Wilson intervals. The rightmost point is decoding without blocks. On the pairs confidence coincides with left to right, because all its ties go to the left.", "name": "fig-blocks"}, "image": {"alt": "Three panels. Copy next to its coin: random rises with block length. Copy four places on: random falls with block length. Sudoku: confidence rises from 62 to 100 percent with block length."}}
+# %% mystnb={"figure": {"caption": "Accuracy against block length at a fixed total number of steps (pairs: 8 tokens, 4 steps, temperature 1, n = 3000; Sudoku by pencil marks: one cell a step, greedy, n = 3000), seed 0, 95 % Wilson intervals. The rightmost point is decoding without blocks. On the pairs confidence coincides with left to right, because all its ties go to the left.", "name": "fig-blocks"}, "image": {"alt": "Three panels. Copy next to its coin: random rises with block length. Copy four places on: random falls with block length. Sudoku: confidence rises from 62 to 100 percent with block length."}} tags=["hide-input"]
 chosen = rows[rows.exhibit == "blocks"]
 figure, axes = plots.panels(3, columns=1, height=2.0)
 for ax, (task, part) in zip(axes, chosen.groupby("task", sort=False)):
@@ -916,7 +925,7 @@ for ax, (task, part) in zip(axes, chosen.groupby("task", sort=False)):
     ax.set_xticks(lengths, lengths)
     ax.set(title=task, ylabel="right", ylim=(-0.05, 1.08))
 axes[-1].set_xlabel("block length")
-axes[0].legend(fontsize=9)
+_ = axes[0].legend(fontsize=9)
 
 # %%
 check = strategies_study.blocks(sizes.draws // 5, SEED)
