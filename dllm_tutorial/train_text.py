@@ -177,7 +177,8 @@ def ship(run: Run, folder: Path) -> None:
 def score(name: str, folder: Path) -> tuple[dict, Tensor]:
     """The result row of a finished run, and nats of each held-out window.
 
-    A long run is scored as it ships, in the precision of the shipped file.
+    A long run is scored as it ships, in the precision of the shipped file. The minutes
+    are those of training and its evaluations on one core, which others may have shared.
     """
     run = RUNS[name]
     size = BUDGETS[run.budget]
@@ -197,6 +198,7 @@ def score(name: str, folder: Path) -> tuple[dict, Tensor]:
         "seed": run.seed,
         "parameters": model.n_parameters(),
         "tokens_seen": size.steps * size.tokens_per_step,
+        "cpu_minutes": pd.read_csv(folder / "curve.csv")["cpu_seconds"].sum() / 60,
         "bits_per_character": bits,
         "standard_error": error,
         "windows": len(x),
@@ -255,22 +257,21 @@ def curve(name: str, folder: Path) -> pd.DataFrame:
     """The learning curve of a finished run."""
     run = RUNS[name]
     table = pd.read_csv(folder / "curve.csv")
-    table.insert(0, "tokens_seen", table["step"] * BUDGETS[run.budget].tokens_per_step)
-    for key in ("seed", "unit", "budget", "model"):
-        table.insert(0, key, run.tokenizer if key == "unit" else getattr(run, key))
-    return table
+    seen = table["step"] * BUDGETS[run.budget].tokens_per_step
+    columns = {"model": run.model, "seed": run.seed, "tokens_seen": seen}
+    return table.assign(**columns)[[*columns, *table.columns]]
 
 
 def report(out: Path) -> None:
     """Ship the long runs' weights, score every run, write the result rows."""
-    for name, run in RUNS.items():
-        if run.budget == "long":
-            ship(run, out / name)
+    long = [name for name, run in RUNS.items() if run.budget == "long"]
+    for name in long:
+        ship(RUNS[name], out / name)
     scored = {name: score(name, out / name) for name in tqdm(RUNS)}
     nats = {name: values for name, (_, values) in scored.items()}
     pairs = [("long", 0), ("short", 0), ("short", 1), ("short", 2)]
     tables = {
-        "text_curves": pd.concat([curve(name, out / name) for name in RUNS]),
+        "text_curves": pd.concat([curve(name, out / name) for name in long]),
         "text_held_out": pd.DataFrame(
             [row for row, _ in scored.values()] + ngram_rows()
         ),
