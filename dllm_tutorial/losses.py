@@ -1,9 +1,10 @@
 r"""Training losses and likelihood estimators.
 
 Every function here takes a denoiser and clean tokens and returns nats per sequence,
-``Float[B]``, unless it says otherwise. A random loss uses one pass of the denoiser per
-row and is an *unbiased* estimate of its bound, so it can be trained on and averaged.
-The ``exact_*`` functions enumerate all 2**L masks instead, for short sequences.
+``Float[B]``, unless it says otherwise. A random loss is an *unbiased* estimate of its
+bound, so it can be trained on and averaged; it takes one pass of the denoiser per row
+(:func:`any_order_loss` one per token). The ``exact_*`` functions enumerate all 2**L
+masks instead, for short sequences.
 
 With ideal schedules, :func:`nelbo` (any schedule), :func:`llada_loss`,
 :func:`exact_count_loss` and :func:`any_order_loss` all have the same expectation: the
