@@ -51,6 +51,7 @@ import torch
 from dllm_tutorial import (
     config,
     joints,
+    ledger,
     losses,
     masking,
     plots,
@@ -561,7 +562,11 @@ print(
 # | better in some tasks | filling a gap is one, above | Sudoku: open |
 # | fast | not tested: one token per step here | chapters 3 and 4 |
 #
-# The [ledger](../book/ledger.md) keeps the verdicts.
+# The [ledger](../book/ledger.md) keeps the verdicts. These are the ones that this
+# chapter settles.
+
+# %%
+ledger.table(1)
 
 # %% [markdown]
 # ## Exercises
