@@ -562,8 +562,8 @@ print(
 # | better in some tasks | filling a gap is one, above | Sudoku: open |
 # | fast | not tested: one token per step here | chapters 3 and 4 |
 #
-# The [ledger](../book/ledger.md) keeps the verdicts. These are the ones that this
-# chapter settles.
+# The [ledger](../book/ledger.md) keeps the verdicts. These are the ones that
+# this chapter settles.
 
 # %%
 ledger.table(1)
