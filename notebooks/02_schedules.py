@@ -571,10 +571,11 @@ print("20,000 losses of one sequence (nats), iid times")
 for arm, loss in ARMS.items():
     values = torch.cat([loss(one, "iid") for _ in range(5)])
     print(f"{arm:33} mean {values.mean():.2f}  largest {values.max():6.1f}")
+print("batch that iid needs, over the best (squared ratio of deviations)")
 best = noise["exact count", "stratified"]
 for arm in ARMS:
     ratio = (noise[arm, "iid"] / best) ** 2
-    print(f"{arm:33} iid needs {ratio:.1f} x the batch of the best")
+    print(f"{arm:33} {ratio:.1f}")
 
 # %% [markdown]
 # **What this shows.** With equal costs $c$ the exact-count loss would be
