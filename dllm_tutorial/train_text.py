@@ -274,7 +274,7 @@ def report(out: Path) -> None:
         "text_curves": pd.concat([curve(name, out / name) for name in long]),
         "text_held_out": pd.DataFrame(
             [row for row, _ in scored.values()] + ngram_rows()
-        ),
+        ).astype({"seed": "Int64", "parameters": "Int64"}),  # n-grams have neither
         "text_gap": pd.DataFrame([gap_row(seed, b, nats) for b, seed in pairs]),
     }
     origin = study.provenance(COMMAND, [0, 1, 2])

@@ -21,7 +21,7 @@
 # tokens, a few per step and in any order, until none is left.
 #
 # This chapter shows how that works, on a model that is small enough to train
-# on one processor core in half an hour. Beside it stands its *autoregressive
+# on one processor core in twenty minutes. Beside it stands its *autoregressive
 # twin* (AR): the same network, the same data, as many updates, but reading
 # and writing from left to right. What the two have in common and what they do
 # not is the subject of the whole book.
@@ -368,8 +368,8 @@ players(
 # *semi-autoregressive*: blocks from left to right, any order inside.
 #
 # Both write words and phrases of the genre and neither writes sense. These
-# are networks of under a million parameters after half an hour: the point is
-# the process. How well they model the text is measured below, not judged
+# are networks of under a million parameters after twenty minutes of training:
+# the point is the process. How well they model the text is measured below, not judged
 # from samples. At temperature 0.7 both avoid their less likely tokens.
 
 # %% [markdown]
@@ -537,12 +537,15 @@ print(
 
 # %% [markdown]
 # **What this shows.** At an equal and very small budget the AR twin is far
-# ahead, and seeds do not explain it. The dLLM learns a harder thing, and its
-# score is a bound that charges it for being asked in every order.
+# ahead: it beats every n-gram, the dLLM only the short ones. Seeds change the
+# gap, because they decide when a dLLM leaves its plateau, but not its sign.
+# The dLLM learns a harder thing, and its score is a bound that charges it for
+# being asked in every order. With four times the data per run the gap is
+# smaller.
 #
 # **What it does not show.** That dLLMs are worse at scale. Published gaps shrink
 # with training: on text8 MD4 reaches 1.37 bits per character where AR has 1.23
-# (Shi et al. 2024, table 2). Half an hour on one core is the far left end of
+# (Shi et al. 2024, table 2). Twenty minutes on one core are the far left end of
 # that road. The windows also stop at 64 tokens, and the held-out speeches are
 # not all new: Roosevelt used some passages of 1905 again in 1907, which helps
 # every model here alike.
