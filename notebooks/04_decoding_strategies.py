@@ -496,9 +496,8 @@ for row in strategies_study.sudoku(sizes.puzzles, (1, 4), SEED):
     low, high = study.wilson(row["successes"], row["draws"])
     rate = row["successes"] / row["draws"]
     name = plots.label(row["rule"])
-    print(
-        f"k = {row['setting']}, {name:>13}: {rate:6.1%} [{low:.1%}, {high:.1%}]"
-    )
+    print(f"k = {row['setting']}, {name:>13}: {rate:6.1%}", end=" ")
+    print(f"[{low:.1%}, {high:.1%}]")
 puzzles, solutions = limited.unique_puzzles(
     joints.sudoku(), sizes.puzzles, generator
 )
@@ -845,10 +844,8 @@ at_four = chosen[(chosen.task == "Replace Random") & (chosen.setting == 4)]
 rates = dict(zip(at_four.rule, at_four.successes / at_four.draws))
 print(f"Replace Random of 6 in 4 calls: confidence {quick[1]:.1%} (exact),")
 print(", ".join(f"{plots.label(r)} {rates[r]:.1%}" for r in ("rcr", "p2")))
-print(
-    f"random {rates['random']:.1%}. But confidence ranking ends {quick[0]:.3f}"
-)
-print("nats from the joint: valid, with the wrong law.")
+print(f"random {rates['random']:.1%}. But confidence ranking ends", end=" ")
+print(f"{quick[0]:.3f}\nnats from the joint: valid, with the wrong law.")
 
 # %% [markdown]
 # On Shuffle RCR fails for a reason of its own. It compares confidences from

@@ -228,7 +228,7 @@ def test_sampled_law_equals_enumeration(name, temperature, block_length):
     law = ref.law(
         denoiser, prompt, rule, temperature=temperature, block_length=block_length
     )
-    x = torch.tensor([prompt]).expand(12_000, -1)
+    x = torch.tensor([prompt]).expand(6000, -1)
     out = generate(
         denoiser,
         x,
@@ -271,7 +271,7 @@ def test_clocked_law_equals_enumeration(name, steps):
     denoiser = RandomTableDenoiser(2, 4, seed=steps)
     prompt = [2, 2, 0, 2]
     law = ref.law(denoiser, prompt, rule, steps=steps)
-    x = torch.tensor([prompt]).expand(12_000, -1)
+    x = torch.tensor([prompt]).expand(6000, -1)
     out = generate(denoiser, x, strategy, temperature=1.0, generator=generator(11))
     assert_laws_agree(out.sequences, law)
     if name not in ("ancestral",):
@@ -292,7 +292,7 @@ def test_sampled_revision_equals_enumeration(make):
     strategy, rule = make(denoiser)
     prompt = [2, 2, 0, 2]
     law = ref.law(denoiser, prompt, rule)
-    x = torch.tensor([prompt]).expand(12_000, -1)
+    x = torch.tensor([prompt]).expand(6000, -1)
     out = generate(denoiser, x, strategy, temperature=1.0, generator=generator(13))
     assert_laws_agree(out.sequences, law)
 
@@ -330,7 +330,7 @@ JOINTS = {
 def test_one_token_at_a_time_samples_the_joint(name, rule):
     joint = JOINTS[name]()
     table = joint.table()
-    n = 10 * len(table.support) if name == "sudoku" else 8000
+    n = 10 * len(table.support) if name == "sudoku" else 4000
     out = sample(joint, VALUE_BLIND[rule], n, seed=3)
     assert accuracy(joint, out.sequences) == 1
     law = dict(
@@ -356,7 +356,7 @@ def test_confidence_ranking_bends_the_law_by_exactly_this_much():
     # n = 3, by hand: 1/27 that all three propose "replace"; then the leftmost
     # "keep" is revealed; the last two share the replacement evenly.
     law = {(0, 1, 3): 4 / 9, (0, 3, 2): 10 / 27, (3, 1, 2): 5 / 27}
-    out = sample(joints.replace_random(3), strategies.confidence_top_k(1), 20_000)
+    out = sample(joints.replace_random(3), strategies.confidence_top_k(1), 10_000)
     assert_laws_agree(out.sequences, law)
 
 
@@ -376,7 +376,7 @@ def every_size():
     ids=["shuffle", "replace random"],
 )
 def test_temperature_one_accuracy_is_the_closed_form_at_every_n_and_k(make, closed):
-    rows, total, degrees, rare_hits, rare = 500, 0.0, 0, 0, 0.0
+    rows, total, degrees, rare_hits, rare = 300, 0.0, 0, 0, 0.0
     for n, k in every_size():
         p = float(closed(ref.quotas(n, k)))
         joint = make(n)
@@ -395,10 +395,8 @@ def test_temperature_one_accuracy_is_the_closed_form_at_every_n_and_k(make, clos
         assert stats.poisson.cdf(rare_hits, rare) > ALPHA / 2
 
 
-@pytest.mark.parametrize("name", list(RANKS))
+@pytest.mark.parametrize("name", sorted(set(RANKS) - {"confidence_top_k"}))
 def test_accuracy_does_not_depend_on_a_value_blind_rank(name):
-    if name == "confidence_top_k":
-        pytest.skip("looks at values")
     strategy, rows = getattr(strategies, name)(4), 4000
     for joint, closed in (
         (joints.shuffle(9), ref.shuffle_accuracy),
@@ -582,7 +580,7 @@ def test_ancestral_cities_meet_with_the_sum_of_squares(schedule, steps):
     alpha = [float(schedule.alpha(j / steps)) for j in range(steps + 1)]
     meet = sum((a - b) ** 2 for a, b in itertools.pairwise(alpha))
     joint = joints.cities()
-    out = sample(joint, strategies.ancestral(schedule, steps), 8000, seed=steps)
+    out = sample(joint, strategies.ancestral(schedule, steps), 4000, seed=steps)
     assert_accuracy(joint, out.sequences, 1 - meet / 2)
 
 
@@ -700,7 +698,7 @@ def test_running_confidence_undoes_one_at_a_time():
 def test_revision_on_exact_joints_equals_enumeration(joint, make, steps):
     strategy, rule = make(joint)
     law = ref.law(joint, [joint.mask_id] * joint.length, rule, steps=steps)
-    out = sample(joint, strategy, 8000)
+    out = sample(joint, strategy, 4000)
     assert not (out.sequences == joint.mask_id).any()
     assert_laws_agree(out.sequences, law)
 
