@@ -24,15 +24,15 @@ verdict = "open"
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_the_verdict_is_the_one_that_the_evidence_gives(claim):
     found = ledger.finding(claim)
-    if claim.verdict == "open":
-        assert found is None
+    if found is None:
+        assert claim.verdict == "open"
     else:
         assert found.verdict == claim.verdict
         assert found.text.endswith(".")
 
 
 def test_chapters_that_are_written_have_verdicts():
-    for chapter in (2, 3, 4):
+    for chapter in (1, 2, 3, 4):
         assert ledger.table(chapter).counts()["open"] == 0
     assert {claim.chapter for claim in CLAIMS} == set(ledger.CHAPTERS)
 
@@ -87,7 +87,6 @@ def test_an_open_claim_says_where_it_will_be_settled():
         (CLAIM.replace("chapter = 1", "chapter = 12"), "chapter must be one of"),
         (CLAIM.replace('"open"', '"maybe"'), "verdict must be one of"),
         (CLAIM.replace('"open"', '"partly"'), "must have evidence"),
-        (CLAIM + 'evidence = "counter"', "must have evidence"),
         (
             CLAIM.replace('"open"', '"partly"') + 'evidence = "magic"',
             "evidence must be one of",
