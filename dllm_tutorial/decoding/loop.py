@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dllm_tutorial import _checks, counter_rng
-from dllm_tutorial.decoding.candidates import Suppressed, propose
+from dllm_tutorial.decoding.candidates import propose
 from dllm_tutorial.decoding.strategy import TOKEN, Strategy, View, order_of
 from dllm_tutorial.denoiser import Denoiser
 
@@ -86,7 +86,7 @@ class Task:
     block_length: int
     temperature: float
     top_p: float | None
-    suppressed: Suppressed | None
+    suppressed: Tensor | None  # Bool[V]
 
 
 class State(NamedTuple):
@@ -245,7 +245,7 @@ def _look(strategy: Strategy, task: Task, state: State, logits: Tensor) -> View:
 
     found = propose(
         logits,
-        uniform(TOKEN) if task.temperature > 0 else None,
+        uniform(TOKEN) if task.temperature > 0 else state.shown,
         temperature=task.temperature,
         top_p=task.top_p,
         suppressed=task.suppressed,
@@ -285,7 +285,7 @@ def leave_one_out(task: Task, state: State) -> Tensor:
     logits = logits.view(batch, task.block_length, length, -1)
     logits = logits.gather(2, places[..., None].expand(-1, -1, 1, logits.shape[-1]))
     if task.suppressed is not None:
-        logits = logits.masked_fill(task.suppressed.flags, -torch.inf)
+        logits = logits.masked_fill(task.suppressed, -torch.inf)
     token = rows.gather(-1, places).clamp(max=logits.shape[-1] - 1)
     p = logits[:, :, 0].to(torch.float64).softmax(-1).gather(-1, token)[..., 0]
     return torch.zeros_like(state.shown).scatter_(-1, places[..., 0], p)
@@ -378,7 +378,7 @@ def _check_logits(logits: Tensor, x: Tensor) -> Tensor:
     return logits
 
 
-def _suppressed(forbidden: set[int], mask_id: int, logits: Tensor) -> Suppressed | None:
+def _suppressed(forbidden: set[int], mask_id: int, logits: Tensor) -> Tensor | None:
     vocab_size = logits.shape[-1]
     if forbidden and max(forbidden) >= vocab_size:
         raise ValueError(
@@ -388,7 +388,9 @@ def _suppressed(forbidden: set[int], mask_id: int, logits: Tensor) -> Suppressed
         forbidden = forbidden | {mask_id}
     if not forbidden:
         return None
-    return Suppressed.of(tuple(sorted(forbidden)), vocab_size, logits.device)
+    flags = torch.zeros(vocab_size, dtype=torch.bool)
+    flags[list(forbidden)] = True
+    return flags.to(logits.device)
 
 
 def _seeds(
