@@ -1,0 +1,70 @@
+"""The training command, and whether its result rows agree with each other."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from dllm_tutorial import pretrained, study, text, train_text, training
+
+
+def test_one_run_from_the_command_line(tmp_path, monkeypatch):
+    budget = train_text.Budget(3, 2, 16, 8, 1, 2, evaluate_every=2)
+    run = train_text.Run("dllm", "tiny", 0, tokenizer="char")
+    monkeypatch.setattr(train_text, "BUDGETS", {"tiny": budget})
+    monkeypatch.setattr(train_text, "RUNS", {"run": run})
+    few = text.split("held-out")[:1]
+    monkeypatch.setattr(text, "split", lambda name: few)  # the tokenizer, too
+    assert not train_text.finished(run, tmp_path / "run")
+    train_text.main(["run", "--out", str(tmp_path)])
+    assert train_text.finished(run, tmp_path / "run")
+    curve = pd.read_csv(tmp_path / "run" / "curve.csv")
+    assert curve["step"].tolist() == [2, 3]
+    assert (curve["held_out_bits_per_character"] > 0).all()
+    before = (tmp_path / "run" / "checkpoint.json").read_text()
+    train_text.main(["run", "--out", str(tmp_path)])  # nothing is left to do
+    assert (tmp_path / "run" / "checkpoint.json").read_text() == before
+    with pytest.raises(SystemExit):
+        train_text.main(["walk", "--out", str(tmp_path)])
+
+
+def test_gaps_are_differences_of_scores():
+    scores, gaps = study.read_rows("text_held_out"), study.read_rows("text_gap")
+    runs = scores[(scores["unit"] == "bpe") & (scores["budget"] != "counts")]
+    table = runs.pivot(
+        index=["budget", "seed"], columns="model", values="bits_per_character"
+    )
+    for gap in gaps.itertuples():
+        pair = table.loc[(gap.budget, gap.seed)]
+        assert gap.gap_bits_per_character == pytest.approx(
+            pair["dllm"] - pair["ar"], abs=3e-5
+        )
+    assert gaps["budget"].value_counts().to_dict() == {"short": 3, "long": 1}
+
+
+def test_twins_saw_the_same_budget():
+    scores = study.read_rows("text_held_out")
+    runs = scores[(scores["unit"] == "bpe") & (scores["budget"] != "counts")]
+    matched = ["parameters", "tokens_seen", "windows", "characters"]
+    assert (runs.groupby(["budget", "seed"])[matched].nunique() == 1).all(axis=None)
+    size = train_text.BUDGETS["long"]
+    curves = study.read_rows("text_curves")
+    assert curves["step"].max() == size.steps
+    assert (curves["tokens_seen"] == curves["step"] * size.tokens_per_step).all()
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_shipped_weights_are_of_the_run_that_is_listed(name):
+    about = json.loads((pretrained.FOLDER / f"{name}.json").read_text())["about"]
+    run = train_text.RUNS[f"{name}-long-0"]
+    size = train_text.BUDGETS[run.budget]
+    plan = training.TrainingConfig(size.steps, size.batch_size, seed=run.seed)
+    assert about["training"] == vars(plan)
+    assert about["step"] == size.steps
+    network = train_text.network(run)
+    assert about["model"] == vars(network.config)
+    again = train_text.network(run)
+    assert torch.equal(network.head.weight, again.head.weight)
