@@ -93,7 +93,7 @@ def _step(
     masked = states == denoiser.mask_id
     token, source, p = _every_proposal(logits, masked, temperature)
     chances = logits[source].softmax(-1).gather(-1, token[..., None])[..., 0]
-    best = propose(logits, None, want=frozenset(["margin", "entropy"]))
+    best = propose(logits, chances, want=frozenset(["margin", "entropy"]))
     found = best._replace(
         token=token,
         confidence=chances,

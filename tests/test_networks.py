@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import all_sequences
 
 from dllm_tutorial import losses, networks
 from dllm_tutorial.networks import Transformer, TransformerConfig
+from helpers import all_sequences
 
 
 def small(seed: int = 0, **options) -> Transformer:
