@@ -179,9 +179,9 @@ def violations(tab) -> list[str]:
 
     # Equations are hidden from readers of the screen except for their MathML twin.
     # Without preload: axe-core would ask for style sheets a second time.
-    found = Axe().run(
-        tab, context={"exclude": ["mjx-container"]}, options={"preload": False}
-    )
+    options = {"preload": False, "resultTypes": ["violations"]}
+    context = {"exclude": ["mjx-container"]}
+    found = Axe().run(tab, context=context, options=options)
     return [
         f"{violation['id']}: {violation['help']}: {node['html'][:160]}"
         for violation in found.response["violations"]
