@@ -98,7 +98,15 @@ def masks(joint):
 # reveal a position in the same step as its neighbor?
 
 # %%
-sticky = torch.full((4, 4), 0.1, dtype=torch.float64).fill_diagonal_(0.7)
+sticky = torch.tensor(
+    [
+        [0.70, 0.20, 0.06, 0.04],
+        [0.10, 0.75, 0.05, 0.10],
+        [0.05, 0.15, 0.60, 0.20],
+        [0.20, 0.05, 0.10, 0.65],
+    ],
+    dtype=torch.float64,
+)
 sticky_chain = joints.MarkovChain(sticky, 16)
 prompt = masks(sticky_chain)
 prompt[5], prompt[11] = 0, 2
@@ -177,7 +185,9 @@ tasks = {
     "Replace Random": joints.replace_random(5),
     "copied pairs": strategies_study.copied_pairs(4),
     "chain": joints.MarkovChain(
-        torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64), 6
+        torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64),
+        6,
+        initial=torch.tensor([0.5, 0.5], dtype=torch.float64),
     ),
 }
 
@@ -315,7 +325,8 @@ for task, rules in frontier.items():
 # is the safe saver: it adds tokens that are already certain. On copied pairs
 # a threshold reveals a coin, then its copy, then the next coin; EB reveals
 # the copy *with* the next coin. Random order beats entropy order on pairs and
-# chain, because ties go to the left and neighbors depend on each other most.
+# chain: tokens with equal or nearly equal entropy are revealed side by side,
+# and neighbors depend on each other most.
 #
 # **What it does not show.** That EB is best on a learned model, where no
 # prediction is certain and small errors add up.
