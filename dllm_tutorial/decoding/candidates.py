@@ -1,14 +1,15 @@
 r"""Reading logits: the token proposed at each position and how sure it is.
 
-The logits of a large model are far bigger than a processor's cache, and most of the
-cost of a step is fetching them. So on a CPU they are read in tiles that fit: a tile is
-fetched once and leaves, per chunk of the vocabulary, its largest logit and its
-probability. A token is then found in two levels, first its chunk, then its place in it.
+The logits of a large model are far bigger than a processor's cache, and much of the
+cost of a step is fetching them. So on a CPU they are read in tiles of as many positions
+as fit: a tile is fetched once and everything about it is worked out while it is there.
+A token is found in two levels, first its chunk of the vocabulary, then its place in
+it. Every operation treats each position alike, whatever tile or batch it lies in, so
+equal logits give equal numbers to the last bit: ties are decided by those bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["Candidates", "propose"]
 
-TILE = 2**20  # elements read at a time, 4 MB of float32
+TILE = 2**21  # elements read at a time, 8 MB of float32
 NEVER = -1100.0  # exp(NEVER) == 0; stands for log 0 in products
 BELOW_ONE = 1 - 2.0**-53
 
@@ -39,15 +40,6 @@ class Candidates(NamedTuple):
     log_probs: Any = None
 
 
-class _Sums(NamedTuple):
-    """Per chunk of the vocabulary, Float[..., C]; ``entropy`` [...] or None."""
-
-    peak: Tensor  # largest logit
-    mass: Tensor  # probability of the chunk
-    hot: Tensor  # the same at the temperature of the draw
-    entropy: Any
-
-
 def propose(
     logits: Tensor,
     uniform: Tensor,
@@ -68,7 +60,7 @@ def propose(
     logits : Tensor
         Float[B, L, V], left as they are; half precision is read as float32.
     uniform : Tensor
-        Float64[B, L] in (0, 1), one per position; not looked at at temperature 0.
+        Float64[B, L] in (0, 1), one per position; of no effect at temperature 0.
     temperature : float
         0 takes the most probable token, the lowest id among equals.
     top_p : float or None
@@ -79,123 +71,75 @@ def propose(
     want : frozenset of str
         Any of "margin", "entropy", "log_probs".
     """
-    width = _width(logits)
-    sums = _read(logits, width, temperature, suppressed, "entropy" in want)
-    best = sums.peak.argmax(-1)  # the first one, so the lowest token among equals
-    if temperature == 0:
-        chunk = best
-        values = _chunk(logits, chunk, width, suppressed)
-        place = values.argmax(-1)
-    elif top_p is None:
-        chunk, rest = _draw(sums.hot, uniform)
-        values = _chunk(logits, chunk, width, suppressed)
-        place, _ = _draw((values / temperature).softmax(-1), rest)
-    else:
-        token = _nucleus(_allowed(logits, suppressed) / temperature, uniform, top_p)
-        chunk, place = token // width, token % width
-        values = _chunk(logits, chunk, width, suppressed)
-    confidence = _probability(sums.mass, chunk, values, place)
+    rows, u = logits.flatten(0, 1), uniform.flatten()
+    size, vocab_size = rows.shape
+    count = size if logits.is_cuda else min(size, max(1, TILE // vocab_size))
+    dtype = torch.float32 if logits.element_size() < 4 else logits.dtype
+    buffer = torch.empty(count, vocab_size, dtype=dtype, device=logits.device)
+    tiles = []
+    for start in range(0, size, count):
+        tile = rows[start : start + count].to(dtype)
+        if suppressed is not None:
+            tile = tile.masked_fill(suppressed, -torch.inf)
+        tiles.append(
+            _propose(tile, u[start : start + count], temperature, top_p, want, buffer)
+        )
+    joined: list[Any] = [
+        None if parts[0] is None else torch.cat(parts).unflatten(0, logits.shape[:2])
+        for parts in zip(*tiles, strict=True)
+    ]
+    return Candidates(*joined)
 
-    margin = None
+
+def _propose(
+    logits: Tensor,
+    uniform: Tensor,
+    temperature: float,
+    top_p: float | None,
+    want: frozenset[str],
+    buffer: Tensor,
+) -> Candidates:
+    """For one tile Float[R, V], uniform Float64[R]; the buffer takes probabilities."""
+    width = _width(logits)
+    p = torch.softmax(logits, -1, out=buffer[: len(logits)])
+    peaks = _by_chunk(torch.amax, logits, width)  # [R, C]
+    peak, best = peaks.max(-1, keepdim=True)  # the first one, so the lowest token
+
+    if temperature == 0:
+        place = _chunk(logits, best, width, -torch.inf).argmax(-1, keepdim=True)
+        token = best * width + place
+    else:
+        hot = p if temperature == 1 else (logits / temperature).softmax(-1)
+        if top_p is None:
+            chunk, rest = _draw(_by_chunk(torch.sum, hot, width), uniform[:, None])
+            place, _ = _draw(_chunk(hot, chunk, width, 0.0), rest)
+            token = chunk * width + place
+        else:
+            token = _nucleus(hot, uniform[:, None], top_p)
+    confidence = p.gather(-1, token)[:, 0].to(torch.float64)
+
+    margin = entropy = log_probs = None
     if "margin" in want:
-        values = _chunk(logits, best, width, suppressed)
-        first = values.argmax(-1)
-        peak = values.gather(-1, first[..., None])
-        others = values.scatter(-1, first[..., None], -torch.inf).amax(-1, keepdim=True)
-        chunks = sums.peak.scatter(-1, best[..., None], -torch.inf)
-        runner_up = torch.maximum(others, chunks.amax(-1, keepdim=True))
-        ratio = (runner_up - peak).to(torch.float64)
-        margin = -torch.expm1(ratio)[..., 0]
-        margin = margin * _probability(sums.mass, best, values, first)
-    log_probs = None
+        inside = _chunk(logits, best, width, -torch.inf)
+        inside = inside.scatter(-1, inside.argmax(-1, keepdim=True), -torch.inf)
+        others = torch.cat([inside, peaks.scatter(-1, best, -torch.inf)], -1)
+        ratio = (others.amax(-1) - peak[:, 0]).to(torch.float64)
+        margin = -torch.expm1(ratio) * p.amax(-1)
+    if "entropy" in want:  # H = -log p_max - sum of p (l - m)
+        below = (logits - peak).clamp_(min=NEVER)
+        mean = below.mul_(p).sum(-1, dtype=torch.float64)
+        entropy = (-p.amax(-1).to(torch.float64).log() - mean).clamp(min=0)
     if "log_probs" in want:
-        log_probs = _allowed(logits, suppressed).log_softmax(-1)
-    return Candidates(
-        chunk * width + place,
-        confidence,
-        sums.peak.amax(-1),
-        margin,
-        sums.entropy,
-        log_probs,
-    )
+        log_probs = logits.log_softmax(-1)
+    return Candidates(token[:, 0], confidence, peak[:, 0], margin, entropy, log_probs)
 
 
 def _width(logits: Tensor) -> int:
-    """Width of a chunk; never a function of the batch, which would change last bits."""
+    """Of a chunk; one chunk is all where that costs less than two levels."""
     vocab_size = logits.shape[-1]
-    if logits.device.type != "cpu" or vocab_size <= 128:
+    if logits.is_cuda or vocab_size <= 128:
         return vocab_size
-    return 32 if vocab_size <= 1024 else 256
-
-
-def _work_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float32 if logits.element_size() < 4 else logits.dtype
-
-
-def _allowed(logits: Tensor, suppressed: Tensor | None) -> Tensor:
-    logits = logits.to(_work_dtype(logits))
-    if suppressed is None:
-        return logits
-    return logits.masked_fill(suppressed, -torch.inf)
-
-
-def _read(
-    logits: Tensor,
-    width: int,
-    temperature: float,
-    suppressed: Tensor | None,
-    entropy: bool,
-) -> _Sums:
-    """One pass over the logits, a tile of positions at a time, in the same buffer."""
-    vocab_size = logits.shape[-1]
-    rows = logits.flatten(0, 1)
-    if width == vocab_size:  # one chunk holds everything
-        rows = _allowed(rows, suppressed)
-        peak = rows.amax(-1, keepdim=True)
-        one = torch.ones_like(peak)
-        h = _entropy(rows, peak, rows.softmax(-1)) if entropy else None
-        tiles = [_Sums(peak, one, one, h)]
-    else:
-        count = max(1, TILE // vocab_size)
-        shape = min(count, len(rows)), vocab_size
-        buffer = torch.empty(shape, dtype=_work_dtype(rows), device=rows.device)
-        tiles = [
-            _read_tile(
-                tile, buffer[: len(tile)], width, temperature, suppressed, entropy
-            )
-            for tile in rows.split(count)
-        ]
-
-    def joined(parts: Iterable[Tensor]) -> Tensor:
-        return torch.cat(list(parts)).unflatten(0, logits.shape[:2])
-
-    return _Sums(
-        joined(tile.peak for tile in tiles),
-        joined(tile.mass for tile in tiles),
-        joined(tile.hot for tile in tiles),
-        joined(tile.entropy for tile in tiles) if entropy else None,
-    )
-
-
-def _read_tile(
-    tile: Tensor,
-    buffer: Tensor,
-    width: int,
-    temperature: float,
-    suppressed: Tensor | None,
-    entropy: bool,
-) -> _Sums:
-    """For some positions at once: tile and buffer Float[R, V]."""
-    if suppressed is not None or tile.dtype != buffer.dtype:
-        tile = _allowed(tile, suppressed)
-    p = torch.softmax(tile, -1, out=buffer)
-    peak, mass = _by_chunk(torch.amax, tile, width), _by_chunk(torch.sum, p, width)
-    h = _entropy(tile, peak.amax(-1, keepdim=True), p) if entropy else None
-    hot = mass
-    if temperature not in (0, 1):
-        torch.softmax(tile / temperature, -1, out=buffer)
-        hot = _by_chunk(torch.sum, buffer, width)
-    return _Sums(peak, mass, hot, h)
+    return 32 if vocab_size <= 1024 else 512
 
 
 def _by_chunk(reduce, values: Tensor, width: int) -> Tensor:
@@ -207,58 +151,35 @@ def _by_chunk(reduce, values: Tensor, width: int) -> Tensor:
     return torch.cat([parts, reduce(values[:, whole:], -1, keepdim=True)], -1)
 
 
-def _entropy(values: Tensor, peak: Tensor, p: Tensor) -> Tensor:
-    r"""Float64[...]: :math:`-\log p_{max} - \sum_v p_v (l_v - m)`, in nats."""
-    below = (values - peak).clamp_(min=NEVER)
-    mean = below.mul_(p).sum(-1, dtype=torch.float64)
-    return (-p.amax(-1).to(torch.float64).log() - mean).clamp(min=0)
-
-
-def _chunk(
-    logits: Tensor, index: Tensor, width: int, suppressed: Tensor | None
-) -> Tensor:
-    """Float[B, L, width]: the logits of chunk ``index``: Long[B, L], -inf outside."""
-    vocab_size = logits.shape[-1]
-    if width == vocab_size:
-        return _allowed(logits, suppressed)
-    columns = index[..., None] * width + torch.arange(width, device=logits.device)
-    missing = columns >= vocab_size
-    columns = columns.clamp_(max=vocab_size - 1)
-    if suppressed is not None:
-        missing |= suppressed[columns]
-    values = logits.gather(-1, columns).to(_work_dtype(logits))
-    return values.masked_fill_(missing, -torch.inf)
-
-
-def _probability(mass: Tensor, chunk: Tensor, values: Tensor, place: Tensor) -> Tensor:
-    """Float64[B, L]: of the token at ``place`` of ``chunk``; ``values`` its logits."""
-    inside = values.softmax(-1).gather(-1, place[..., None])[..., 0].to(torch.float64)
-    if mass.shape[-1] == 1:
-        return inside
-    return (mass.gather(-1, chunk[..., None])[..., 0] * inside).clamp_(max=1)
+def _chunk(values: Tensor, index: Tensor, width: int, outside: float) -> Tensor:
+    """Float[R, width]: chunk ``index``: Long[R, 1], the last one filled up."""
+    if width == values.shape[-1]:
+        return values
+    columns = index * width + torch.arange(width, device=values.device)
+    inside = values.gather(-1, columns.clamp(max=values.shape[-1] - 1))
+    return inside.masked_fill_(columns >= values.shape[-1], outside)
 
 
 def _draw(p: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Index i with probability proportional to p[i], by inverting the running sum.
 
-    Also returns what is left of ``uniform``: given i, uniform on [0, 1) again.
+    p is Float[R, n], uniform Float64[R, 1]. Also returns what is left of ``uniform``:
+    given i, uniform on [0, 1) again.
     """
     if p.shape[-1] == 1:
         return torch.zeros_like(uniform, dtype=torch.int64), uniform
     running = p.to(torch.float64, copy=True).cumsum_(-1)
     # uniform < 1 keeps the target below the last entry, so a token of mass 0 never wins
-    target = uniform[..., None] * running[..., -1:]
+    target = uniform * running[:, -1:]
     index = torch.searchsorted(running, target, right=True)
     index = index.clamp(max=p.shape[-1] - 1)  # only NaN reaches this far
     end = running.gather(-1, index)
     start = running.gather(-1, (index - 1).clamp(min=0)) * (index > 0)
-    rest = ((target - start) / (end - start)).clamp(max=BELOW_ONE)
-    return index[..., 0], rest[..., 0]
+    return index, ((target - start) / (end - start)).clamp(max=BELOW_ONE)
 
 
-def _nucleus(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    """Draw among the most probable tokens that together reach ``top_p``."""
-    p, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+def _nucleus(p: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    """Draw among the most probable tokens that together reach ``top_p``: Long[R, 1]."""
+    p, order = p.sort(dim=-1, descending=True, stable=True)
     before = p.cumsum(-1, dtype=torch.float64) - p
-    index, _ = _draw(p * (before < top_p), uniform)
-    return order.gather(-1, index[..., None])[..., 0]
+    return order.gather(-1, _draw(p * (before < top_p), uniform)[0])
