@@ -1,7 +1,7 @@
 """Measurements of chapter 4 that need many draws.
 
 ``python -m dllm_tutorial.strategies_study`` writes the rows of
-``data/results/strategies_exact.csv`` and their provenance again, in some minutes on one
+``data/results/strategies_exact.csv`` and their provenance again, in a minute or two on one
 CPU thread. The chapter calls the same functions with fewer draws.
 """
 
