@@ -1,8 +1,8 @@
 """Measurements of chapter 4 that need many draws.
 
 ``python -m dllm_tutorial.strategies_study`` writes the rows of
-``data/results/strategies_exact.csv`` and their provenance again, in a minute or two on one
-CPU thread. The chapter calls the same functions with fewer draws.
+``data/results/strategies_exact.csv`` and their provenance again, in a minute or two on
+one CPU thread. The chapter calls the same functions with fewer draws.
 """
 
 from __future__ import annotations
