@@ -308,7 +308,7 @@ def noise_to_text() -> Finding:
     return _judge(
         len(missing) < len(ends),
         f"{len(ends) - len(missing)} of {len(ends)} schedules reach both ends "
-        f"exactly; as published, {listed} miss one end.",
+        f"exactly; as published, {listed} do not.",
         but=bool(missing),
     )
 
