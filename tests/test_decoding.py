@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dllm_tutorial import joints
-from dllm_tutorial.decoding import Strategy, candidates, generate, loop
+from dllm_tutorial.decoding import Strategy, candidates, generate, loop, task
 from dllm_tutorial.decoding import strategies as rules
 from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.schedules import Cosine, Linear, LogLinear
@@ -412,15 +412,15 @@ def test_clocks_keep_the_marginals(rule, alpha):
 def test_wino_verifies_with_the_token_itself_masked():
     joint = joints.replace_random(4)
     x = torch.tensor([[0, 4, 2, 3], [0, 1, joint.mask_id, 3], [4, 4, 2, 3]])
-    task = loop.Task(
+    setting = task.Task(
         joint,
         seeds=torch.arange(3),
         temperature=0.0,
         top_p=None,
         suppressed=None,
-        **loop._blocks(torch.ones_like(x).bool(), None, None),
+        **task.lay_blocks(torch.ones_like(x).bool(), None, None),
     )
-    p = loop.leave_one_out(task, loop._start(x))
+    p = loop.leave_one_out(setting, task.first_state(x))
     for b in range(2):
         for i in range(4):
             if x[b, i] != joint.mask_id:

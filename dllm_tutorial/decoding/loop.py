@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +23,19 @@ from torch import Tensor
 from dllm_tutorial import _checks, counter_rng
 from dllm_tutorial.decoding.candidates import propose
 from dllm_tutorial.decoding.strategy import TOKEN, Strategy, View, order_of
+from dllm_tutorial.decoding.task import (
+    State,
+    Task,
+    check_logits,
+    check_tokens,
+    first_state,
+    lay_blocks,
+    row_seeds,
+    suppressed_flags,
+)
 from dllm_tutorial.denoiser import Denoiser
 
-__all__ = ["Generation", "History", "State", "Task", "generate", "step"]
+__all__ = ["Generation", "History", "generate", "step"]
 
 LOOK = 4  # steps between two looks at whether all rows are done
 
@@ -68,42 +77,6 @@ class Generation:
     sequences: Tensor
     nfe: Tensor
     history: History | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """What stays fixed while a batch is decoded."""
-
-    denoiser: Denoiser
-    seeds: Tensor  # Long[B]
-    given: Tensor  # Bool[B, L]
-    block_of: Tensor  # Long[B, L]
-    place: Tensor  # Long[B, L], within the block
-    length: Tensor  # Long[B, L], of the block
-    sizes: Tensor  # Long[B, N], positions to fill in each block
-    budgets: Tensor  # Long[B, N], steps that each block may take
-    n_blocks: Tensor  # Long[B]
-    block_length: int
-    temperature: float
-    top_p: float | None
-    suppressed: Tensor | None  # Bool[V]
-
-
-class State(NamedTuple):
-    """What a step changes."""
-
-    x: Tensor  # Long[B, L]
-    block: Tensor  # Long[B], n_blocks when the row is done
-    block_step: Tensor  # Long[B]
-    nfe: Tensor  # Long[B]
-    shown: Tensor  # Float64[B, L], confidence with which a token was revealed
-    proposed: Tensor  # Float64[B, L], confidence of the last proposals, NaN elsewhere
-    fault: Tensor  # Bool[2]: NaN or +inf logits; no token left to draw
-    memory: dict[str, Tensor]
-
-    def active(self, task: Task) -> Tensor:
-        """Bool[B]: rows with work to do."""
-        return self.block < task.n_blocks
 
 
 def generate(
@@ -162,11 +135,11 @@ def generate(
     mask_id = _checks.integer(denoiser.mask_id, "denoiser.mask_id", 0)
     task = Task(
         denoiser,
-        seeds=_seeds(seeds, generator, _check_tokens(x)),
+        seeds=row_seeds(seeds, generator, check_tokens(x)),
         temperature=_checks.number(temperature, "temperature", 0, open_right=True),
         top_p=top_p,
         suppressed=None,
-        **_blocks(x == mask_id, block_length, strategy.steps),
+        **lay_blocks(x == mask_id, block_length, strategy.steps),
     )
     if top_p is not None:
         _checks.in_unit_interval(top_p, "top_p", open_left=True)
@@ -176,13 +149,13 @@ def generate(
     bound = task.budgets
     if strategy.rounds is not None:
         bound = strategy.rounds(task.sizes, task.budgets)
-    state = _start(x)
+    state = first_state(x)
     records = []
     with torch.no_grad():
         for i in range(int(bound.sum(-1).max())):
-            logits = _check_logits(denoiser(state.x), x)
+            logits = check_logits(denoiser(state.x), x)
             if i == 0:
-                vocabulary = _suppressed(forbidden, mask_id, logits)
+                vocabulary = suppressed_flags(forbidden, mask_id, logits)
                 task = replace(task, suppressed=vocabulary)
             before, state = state, step(strategy, task, state, logits)
             if record:
@@ -291,50 +264,6 @@ def leave_one_out(task: Task, state: State) -> Tensor:
     return torch.zeros_like(state.shown).scatter_(-1, places[..., 0], p)
 
 
-def _blocks(masked: Tensor, block_length: int | None, steps: int | None) -> dict:
-    """Where each row's blocks lie; fields of Task."""
-    batch, length = masked.shape
-    width = length
-    if block_length is not None:
-        width = min(_checks.integer(block_length, "block_length", 1), length)
-    places = torch.arange(length, device=masked.device)
-    first = masked.int().argmax(-1, keepdim=True)  # 0 where nothing is masked
-    place = places - first
-    tile = (place.clamp(min=0)) // width
-    per_tile = torch.zeros(batch, -(-length // width), dtype=torch.int64)
-    per_tile = per_tile.to(masked.device).scatter_add_(-1, tile, masked.long())
-    number = (per_tile > 0).cumsum(-1) - 1  # of a tile among those with work to do
-    block_of = number.clamp(min=0).gather(-1, tile)
-    sizes = torch.zeros_like(per_tile).scatter_add_(-1, block_of, masked.long())
-    n_blocks = (sizes > 0).sum(-1)
-    budgets = sizes
-    if steps is not None:
-        share = steps // n_blocks.clamp(min=1)
-        if not bool((share > 0).all()):
-            raise ValueError(
-                f"steps must be at least the number of blocks, got steps={steps} for "
-                f"{int(n_blocks.max())} blocks"
-            )
-        budgets = share[:, None] * (sizes > 0)
-    return {
-        "given": ~masked,
-        "block_of": torch.where(place < 0, -1, block_of),
-        "place": place % width,
-        "length": (length - first - tile * width).clamp(max=width),
-        "sizes": sizes,
-        "budgets": budgets,
-        "n_blocks": n_blocks,
-        "block_length": width,
-    }
-
-
-def _start(x: Tensor) -> State:
-    zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    shown = torch.ones(x.shape, dtype=torch.float64, device=x.device)
-    fault = torch.zeros(2, dtype=torch.bool, device=x.device)
-    return State(x, zero, zero, zero, shown, shown * torch.nan, fault, {})
-
-
 def _faults(view: View, strategy: Strategy) -> Tensor:
     used = view.fillable if "revealed" in strategy.needs else view.masked
     peak = view.found.peak
@@ -353,55 +282,6 @@ def _check_faults(state: State) -> None:
             "denoiser must leave a token to draw at every position to fill: all logits "
             "of the tokens that are not suppressed (the mask is) were -inf"
         )
-
-
-def _check_tokens(x: Tensor) -> Tensor:
-    _checks.tokens(x, "x")
-    if x.dtype != torch.int64:
-        raise TypeError(f"x must be torch.int64, got {x.dtype}")
-    if x.numel() == 0 or int(x.min()) < 0:
-        raise ValueError(f"x must hold token ids, got shape {tuple(x.shape)}, {x}")
-    return x
-
-
-def _check_logits(logits: Tensor, x: Tensor) -> Tensor:
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(
-            "denoiser must return a floating-point tensor of logits, got "
-            f"{getattr(logits, 'dtype', type(logits).__name__)}"
-        )
-    if logits.ndim != 3 or logits.shape[:2] != x.shape or logits.shape[2] == 0:
-        raise ValueError(
-            f"denoiser must return logits [B, L, V] for x of shape {tuple(x.shape)}, "
-            f"got {tuple(logits.shape)}"
-        )
-    return logits
-
-
-def _suppressed(forbidden: set[int], mask_id: int, logits: Tensor) -> Tensor | None:
-    vocab_size = logits.shape[-1]
-    if forbidden and max(forbidden) >= vocab_size:
-        raise ValueError(
-            f"suppress must hold tokens below {vocab_size}, got {max(forbidden)}"
-        )
-    if mask_id < vocab_size:
-        forbidden = forbidden | {mask_id}
-    if not forbidden:
-        return None
-    flags = torch.zeros(vocab_size, dtype=torch.bool)
-    flags[list(forbidden)] = True
-    return flags.to(logits.device)
-
-
-def _seeds(
-    seeds: Tensor | None, generator: torch.Generator | None, x: Tensor
-) -> Tensor:
-    if seeds is None:
-        return counter_rng.draw_seeds(len(x), generator).to(x.device)
-    if generator is not None:
-        raise ValueError("give seeds or generator, not both")
-    _checks.tokens(seeds, "seeds", ndim=1, length=len(x))
-    return seeds.to(x.device, torch.int64)
 
 
 def _record(task: Task, before: State, after: State) -> tuple[Tensor | None, ...]:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm_tutorial.decoding import loop, strategies
+from dllm_tutorial.decoding import loop, strategies, task
 from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.study import provenance, write_rows
 
@@ -57,16 +57,16 @@ def our_step(logits: Tensor, temperature: float) -> Callable[[], object]:
     """One step of ``generate`` on rows that are masked throughout."""
     batch, length, vocab_size = logits.shape
     x = torch.full((batch, length), vocab_size)
-    task = loop.Task(
+    setting = task.Task(
         FunctionDenoiser(lambda x: logits, vocab_size),
         seeds=torch.arange(batch),
         temperature=temperature,
         top_p=None,
         suppressed=None,
-        **loop._blocks(x == vocab_size, None, None),
+        **task.lay_blocks(x == vocab_size, None, None),
     )
-    state, rule = loop._start(x), strategies.confidence_top_k(1)
-    return lambda: loop.step(rule, task, state, logits)
+    state, rule = task.first_state(x), strategies.confidence_top_k(1)
+    return lambda: loop.step(rule, setting, state, logits)
 
 
 def milliseconds(run: Callable[[], object]) -> float:
