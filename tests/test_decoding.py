@@ -735,3 +735,28 @@ def test_no_sync_on_a_gpu(rule, monkeypatch):
     monkeypatch.setattr(loop, "step", watched)
     out = generate(model, prompts().cuda(), rule, temperature=1.0, block_length=4)
     assert (out.sequences < V).all()
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_step_is_captured_as_a_cuda_graph(temperature):
+    x = torch.full((4, L), MASK, device="cuda")
+    logits = torch.randn(4, L, V, device="cuda")
+    setting = task.Task(
+        FunctionDenoiser(lambda x: logits, MASK),
+        seeds=torch.arange(4, device="cuda"),
+        temperature=temperature,
+        top_p=None,
+        suppressed=None,
+        **task.lay_blocks(x == MASK, None, None),
+    )
+    rule, state = rules.confidence_threshold(0.5), task.first_state(x)
+    expected = loop.step(rule, setting, state, logits)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = loop.step(rule, setting, state, logits)
+    graph.replay()
+    torch.cuda.synchronize()
+    for ours, theirs in zip(tree_leaves(captured), tree_leaves(expected), strict=True):
+        assert torch.equal(ours.nan_to_num(), theirs.nan_to_num())
