@@ -1,4 +1,4 @@
-"""The trained text models that ship with the book."""
+"""The trained networks that ship with the book."""
 
 from __future__ import annotations
 
@@ -9,14 +9,35 @@ from dllm_tutorial import _checks, text
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.training import load_weights
 
-__all__ = ["FOLDER", "NAMES", "load"]
+__all__ = ["FOLDER", "NAMES", "load", "load_network"]
 
 NAMES = ("dllm", "ar")
 FOLDER = Path(str(files("dllm_tutorial") / "data" / "weights"))
 
 
+def load_network(name: str) -> tuple[Transformer, dict]:
+    """A trained denoiser in eval mode, on the CPU in float32, and what is known of it.
+
+    Parameters
+    ----------
+    name
+        Of a JSON file in ``dllm_tutorial/data/weights``: a text model, or
+        ``"tasks-dllm-0"`` and the like (:mod:`dllm_tutorial.train_tasks`).
+
+    Raises
+    ------
+    ValueError
+        For another name, or if the weights do not match their hash.
+    """
+    _checks.one_of(name, "name", sorted(path.stem for path in FOLDER.glob("*.json")))
+    tensors, about = load_weights(FOLDER / f"{name}.json")
+    model = Transformer(TransformerConfig(**about["model"]))
+    model.load_state_dict({k: v.float() for k, v in tensors.items()})
+    return model.eval(), about
+
+
 def load(name: str) -> tuple[Transformer, text.Tokenizer]:
-    """A trained denoiser in eval mode, on the CPU in float32, and its tokenizer.
+    """A text model and its tokenizer.
 
     Parameters
     ----------
@@ -29,8 +50,5 @@ def load(name: str) -> tuple[Transformer, text.Tokenizer]:
     ValueError
         For another name, or if the weights do not match their hash.
     """
-    _checks.one_of(name, "name", NAMES)
-    tensors, about = load_weights(FOLDER / f"{name}.json")
-    model = Transformer(TransformerConfig(**about["model"]))
-    model.load_state_dict({k: v.float() for k, v in tensors.items()})
-    return model.eval(), text.tokenizer(about["tokenizer"])
+    model, about = load_network(_checks.one_of(name, "name", NAMES))
+    return model, text.tokenizer(about["tokenizer"])

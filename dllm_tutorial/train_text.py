@@ -23,6 +23,8 @@ from tqdm import tqdm
 from dllm_tutorial import losses, ngrams, pretrained, study, text, training
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
+SEEDS = (0, 1, 2)
+SHIPPED = 0  # the seed whose weights go into the package
 DRAWS = 8  # of the mask, for each held-out window of a NELBO
 ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
 COMMAND = "python -m dllm_tutorial.train_text --out runs/text"
@@ -47,8 +49,8 @@ class Budget:
 
 
 BUDGETS = {
-    "long": Budget(6000, 32, 64, 128, 3, 4, evaluate_every=500),
-    "short": Budget(1500, 32, 64, 96, 2, 3, evaluate_every=250),
+    "long": Budget(3000, 32, 64, 128, 3, 4, evaluate_every=300),
+    "short": Budget(1000, 32, 64, 96, 2, 3, evaluate_every=250),
 }
 
 
@@ -63,14 +65,13 @@ class Run:
 
 
 RUNS = {
-    "dllm-long-0": Run("dllm", "long", 0),
-    "ar-long-0": Run("ar", "long", 0),
     **{
-        f"{model}-short-{seed}": Run(model, "short", seed)
-        for seed in (0, 1, 2)
+        f"{model}-long-{seed}": Run(model, "long", seed)
+        for seed in SEEDS
         for model in ATTENTION
     },
     # which reads better per minute, byte pairs or characters?
+    "dllm-short-0": Run("dllm", "short", 0),
     "dllm-char-0": Run("dllm", "short", 0, tokenizer="char"),
 }
 
@@ -88,6 +89,14 @@ def network(run: Run) -> Transformer:
             size.n_heads,
             attention=ATTENTION[run.model],
         )
+    )
+
+
+def plan(run: Run) -> training.TrainingConfig:
+    """How a run is trained; the same for the model and its twin."""
+    size = BUDGETS[run.budget]
+    return training.TrainingConfig(
+        size.steps, size.batch_size, lr=4e-3, seed=run.seed, optimizer="muon"
     )
 
 
@@ -134,7 +143,7 @@ def train(run: Run, folder: Path, device: str) -> None:
     records = training.train(
         network(run).to(device),
         training.random_crops(stream, size.length),
-        training.TrainingConfig(size.steps, size.batch_size, seed=run.seed),
+        plan(run),
         evaluate=evaluate,
         evaluate_every=size.evaluate_every,
         checkpoint=folder,
@@ -165,28 +174,31 @@ def finished(run: Run, folder: Path) -> bool:
     return training.averaged_weights(folder)[1]["step"] == BUDGETS[run.budget].steps
 
 
+def half_precision(folder: Path) -> tuple[dict[str, Tensor], dict]:
+    """The averaged weights of a run as they ship, and what is known about them."""
+    weights, about = training.averaged_weights(folder)
+    return {name: value.half() for name, value in weights.items()}, about
+
+
 def ship(run: Run, folder: Path) -> None:
     """Put the averaged weights of a run into the package, in half precision."""
-    weights, about = training.averaged_weights(folder)
+    weights, about = half_precision(folder)
     about["tokenizer"] = run.tokenizer
     about["origin"] = study.provenance(COMMAND, run.seed)
-    half = {name: value.half() for name, value in weights.items()}
-    training.save_weights(pretrained.FOLDER / f"{run.model}.json", half, about)
+    training.save_weights(pretrained.FOLDER / f"{run.model}.json", weights, about)
 
 
 def score(name: str, folder: Path) -> tuple[dict, Tensor]:
     """The result row of a finished run, and nats of each held-out window.
 
-    A long run is scored as it ships, in the precision of the shipped file. The minutes
-    are those of training and its evaluations on one core, which others may have shared.
+    Every run is scored in the precision in which weights ship. The minutes are those
+    of training and its evaluations on one core, which others may have shared.
     """
     run = RUNS[name]
     size = BUDGETS[run.budget]
-    if run.budget == "long":
-        model, _ = pretrained.load(run.model)
-    else:
-        model = network(run)
-        model.load_state_dict(training.averaged_weights(folder)[0])
+    model = network(run)
+    weights, _ = half_precision(folder)
+    model.load_state_dict({key: value.float() for key, value in weights.items()})
     x, characters = held_out(run)
     nats = held_out_nats(model.eval(), x)
     bits, error = text.bits_per_character(nats, characters)
@@ -239,13 +251,12 @@ def ngram_rows() -> list[dict]:
     return rows
 
 
-def gap_row(seed: int, budget: str, nats: dict[str, Tensor]) -> dict:
+def gap_row(seed: int, nats: dict[str, Tensor]) -> dict:
     """Diffusion minus autoregressive on the same windows, with its paired error."""
-    _, characters = held_out(RUNS[f"dllm-{budget}-{seed}"])
-    gap = nats[f"dllm-{budget}-{seed}"] - nats[f"ar-{budget}-{seed}"]
+    _, characters = held_out(RUNS[f"dllm-long-{seed}"])
+    gap = nats[f"dllm-long-{seed}"] - nats[f"ar-long-{seed}"]
     bits, error = text.bits_per_character(gap, characters)
     return {
-        "budget": budget,
         "seed": seed,
         "gap_bits_per_character": bits,
         "standard_error": error,
@@ -263,21 +274,21 @@ def curve(name: str, folder: Path) -> pd.DataFrame:
 
 
 def report(out: Path) -> None:
-    """Ship the long runs' weights, score every run, write the result rows."""
-    long = [name for name, run in RUNS.items() if run.budget == "long"]
-    for name in long:
+    """Ship the weights of one pair, score every run, write the result rows."""
+    for model in ATTENTION:
+        name = f"{model}-long-{SHIPPED}"
         ship(RUNS[name], out / name)
     scored = {name: score(name, out / name) for name in tqdm(RUNS)}
     nats = {name: values for name, (_, values) in scored.items()}
-    pairs = [("long", 0), ("short", 0), ("short", 1), ("short", 2)]
+    long = [name for name, run in RUNS.items() if run.budget == "long"]
     tables = {
         "text_curves": pd.concat([curve(name, out / name) for name in long]),
         "text_held_out": pd.DataFrame(
             [row for row, _ in scored.values()] + ngram_rows()
         ).astype({"seed": "Int64", "parameters": "Int64"}),  # n-grams have neither
-        "text_gap": pd.DataFrame([gap_row(seed, b, nats) for b, seed in pairs]),
+        "text_gap": pd.DataFrame([gap_row(seed, nats) for seed in SEEDS]),
     }
-    origin = study.provenance(COMMAND, [0, 1, 2])
+    origin = study.provenance(COMMAND, SEEDS)
     for name, table in tables.items():
         table = table.round(dict.fromkeys(table.select_dtypes("float").columns, 5))
         study.write_rows(RESULTS / f"{name}.csv", table, origin)

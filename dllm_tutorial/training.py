@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from dllm_tutorial import _checks, losses
+from dllm_tutorial.muon import Muon
 from dllm_tutorial.networks import Transformer
 
 
@@ -34,8 +35,8 @@ class TrainingConfig:
     steps, batch_size
         Number of updates and sequences per update.
     lr
-        Peak learning rate of AdamW (Loshchilov and Hutter, 2019): linear warmup over
-        ``warmup`` steps, then half a cosine down to zero.
+        Peak learning rate: linear warmup over ``warmup`` steps, then half a cosine down
+        to zero.
     weight_decay
         Of the matrices; norms and biases are left alone.
     clip
@@ -44,6 +45,10 @@ class TrainingConfig:
         Decay of the moving average of the weights.
     seed
         Of the order of the data and of all noise.
+    optimizer
+        ``"adamw"`` (Loshchilov and Hutter, 2019), or ``"muon"``, which needs fewer
+        steps: :class:`dllm_tutorial.muon.Muon` for the matrices of the blocks, AdamW
+        for the rest.
     """
 
     steps: int
@@ -54,6 +59,7 @@ class TrainingConfig:
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         _checks.integer(self.steps, "steps", 1)
@@ -65,6 +71,7 @@ class TrainingConfig:
                 "lr and clip must be positive and weight_decay not negative, got "
                 f"{self.lr}, {self.clip}, {self.weight_decay}"
             )
+        _checks.one_of(self.optimizer, "optimizer", ("adamw", "muon"))
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
 
@@ -192,26 +199,28 @@ def train(
         on from there; a new one is written every ``checkpoint_every`` steps.
     """
     device = next(model.parameters()).device
-    optimizer = _adamw(model, config)
+    optimizers = _optimizers(model, config)
     ema = Ema(model, config.ema)
     step = 0
     if checkpoint is not None:
-        step = _resume(Path(checkpoint), model, optimizer, ema, config)
+        step = _resume(Path(checkpoint), model, optimizers, ema, config)
     while step < config.steps:
         generator = step_generator(config.seed, step, device)
         lr = learning_rate(step, config)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
         model.train()
         with torch.random.fork_rng():  # dropout draws from the global generators
             torch.manual_seed(generator.initial_seed())
             on_gpu = device.type == "cuda"
             with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
                 value = loss(model, draw(config.batch_size, generator), generator)
-            optimizer.zero_grad()
+            model.zero_grad()
             value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step += 1
         ema.update(model, step)
         last = step == config.steps
@@ -219,7 +228,7 @@ def train(
         if evaluate and (last or (evaluate_every and step % evaluate_every == 0)):
             held_out = _with_weights(model, ema.weights, evaluate)
         if checkpoint is not None and (last or step % checkpoint_every == 0):
-            _write_checkpoint(Path(checkpoint), model, optimizer, ema, config, step)
+            _write_checkpoint(Path(checkpoint), model, optimizers, ema, config, step)
         if last:
             model.load_state_dict(ema.weights)
         yield Record(step, value.item(), lr, held_out)
@@ -228,17 +237,28 @@ def train(
     model.eval()
 
 
-def _adamw(model: Transformer, config: TrainingConfig) -> torch.optim.AdamW:
+def _optimizers(
+    model: Transformer, config: TrainingConfig
+) -> list[torch.optim.Optimizer]:
+    """AdamW, after Muon for the matrices of the blocks where it is asked for."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    return torch.optim.AdamW(
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    inner: list[Tensor] = []
+    if config.optimizer == "muon":
+        inner = [p for p in model.blocks.parameters() if p.ndim == 2]
+        kept = set(inner)  # tensors hash by identity
+        matrices = [p for p in matrices if p not in kept]
+    adamw = torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": vectors, "weight_decay": 0.0},
         ],
         lr=config.lr,
         betas=(0.9, 0.98),
     )
+    if not inner:
+        return [adamw]
+    return [Muon(inner, config.lr, weight_decay=config.weight_decay), adamw]
 
 
 def _with_weights(
@@ -310,6 +330,10 @@ def _replace(path: Path, data: bytes) -> None:
     os.replace(draft, path)
 
 
+# What AdamW and Muon remember of each parameter.
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")
+
+
 def averaged_weights(folder: str | Path) -> tuple[dict[str, Tensor], dict]:
     """The EMA weights of a checkpoint folder, and what is known about them.
 
@@ -327,16 +351,17 @@ def _about(model: Transformer, config: TrainingConfig) -> dict:
 def _write_checkpoint(
     folder: Path,
     model: Transformer,
-    optimizer: torch.optim.AdamW,
+    optimizers: list[torch.optim.Optimizer],
     ema: Ema,
     config: TrainingConfig,
     step: int,
 ) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.weights.items()}
-    for name, p in model.named_parameters():
-        state = optimizer.state[p]
-        tensors |= {f"adam.{name}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq")}
+    for optimizer in optimizers:
+        for name, p in model.named_parameters():
+            state = optimizer.state.get(p, {})
+            tensors |= {f"state.{k}.{name}": state[k] for k in MOMENTS if k in state}
     about = _about(model, config) | {"step": step}
     save_weights(folder / "checkpoint.json", tensors, about)
 
@@ -344,7 +369,7 @@ def _write_checkpoint(
 def _resume(
     folder: Path,
     model: Transformer,
-    optimizer: torch.optim.AdamW,
+    optimizers: list[torch.optim.Optimizer],
     ema: Ema,
     config: TrainingConfig,
 ) -> int:
@@ -362,12 +387,16 @@ def _resume(
     tensors = {k: v.to(device) for k, v in tensors.items()}
     model.load_state_dict(_part(tensors, "model."))
     ema.weights = _part(tensors, "ema.")
-    for name, p in model.named_parameters():
-        optimizer.state[p] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"adam.{name}.exp_avg"],
-            "exp_avg_sq": tensors[f"adam.{name}.exp_avg_sq"],
-        }
+    parameters = dict(model.named_parameters())
+    for optimizer in optimizers:
+        mine = {p for group in optimizer.param_groups for p in group["params"]}
+        for key in MOMENTS:
+            for name, value in _part(tensors, f"state.{key}.").items():
+                if parameters[name] in mine:
+                    optimizer.state[parameters[name]][key] = value
+        if isinstance(optimizer, torch.optim.AdamW):
+            for p in mine:
+                optimizer.state[p]["step"] = torch.tensor(float(step))
     return step
 
 
