@@ -9,7 +9,6 @@ it trains those and stops, so that several can go side by side.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dllm_tutorial import losses, ngrams, pretrained, study, text, training
+from dllm_tutorial._files import append_rows
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
 SEEDS = (0, 1, 2)
@@ -163,7 +163,7 @@ def train(run: Run, folder: Path, device: str) -> None:
             "standard_error": record.held_out[1],
             "cpu_seconds": time.process_time() - start,
         }
-        _append(folder / "curve.csv", row)
+        append_rows(folder / "curve.csv", [row])
         seen, start = [], time.process_time()
 
 
@@ -312,15 +312,6 @@ def main(arguments: list[str] | None = None) -> None:
             train(RUNS[name], a.out / name, a.device)
     if not a.runs:
         report(a.out)
-
-
-def _append(path: Path, row: dict) -> None:
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from dllm_tutorial import _checks, losses
+from dllm_tutorial._files import write_whole
 from dllm_tutorial.muon import Muon
 from dllm_tutorial.networks import Transformer
 
@@ -292,9 +292,9 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], about: dict) -> N
     data = save_tensors({k: v.detach().contiguous() for k, v in tensors.items()})
     digest = _digest(about, data)
     name = f"{path.stem}-{digest[:12]}.safetensors"
-    _replace(path.parent / name, data)
+    write_whole(path.parent / name, data)
     pointer = {"about": about, "weights": name, "sha256": digest}
-    _replace(path, (json.dumps(pointer, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(pointer, indent=1) + "\n").encode())
     for old in path.parent.glob(f"{path.stem}-????????????.safetensors"):
         if old.name != name:
             old.unlink()
@@ -318,16 +318,6 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 def _digest(about: dict, data: bytes) -> str:
     text = json.dumps(about, sort_keys=True).encode()
     return hashlib.sha256(text + b"\n" + data).hexdigest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or none."""
-    draft = path.with_name(path.name + ".part")
-    with open(draft, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 # What AdamW and Muon remember of each parameter.
