@@ -133,6 +133,20 @@ def random_crops(stream: Tensor, length: int) -> Callable[[int, Generator], Tens
     return draw
 
 
+def random_rows(rows: Tensor) -> Callable[[int, Generator], Tensor]:
+    """A source of batches: Long[B, L], rows drawn from ``rows: Long[N, L]``."""
+    _checks.tokens(rows, "rows")
+
+    def draw(batch_size: int, generator: Generator) -> Tensor:
+        shape = (batch_size,)
+        chosen = torch.randint(
+            len(rows), shape, generator=generator, device=rows.device
+        )
+        return rows[chosen]
+
+    return draw
+
+
 def natural_loss(model: Transformer, x0: Tensor, generator: Generator) -> Tensor:
     """The model's own loss, nats per token: exact NLL if causal, NELBO if not.
 

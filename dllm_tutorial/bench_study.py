@@ -1,0 +1,291 @@
+"""The benchmark study: exact denoisers and trained models on every task, by every rule.
+
+``python -m dllm_tutorial.bench_study --out runs/bench --workers 2`` measures what is
+not yet in that folder and writes the rows of chapters 5 and 6 into the package. It can
+be stopped at any moment and goes on where it was. A cell is one model on one task,
+decoded by one rule; every cell of a task meets the same test instances and the same
+seeds, so that rules and models can be compared in pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator
+
+from dllm_tutorial import grid, pretrained, study, tasks, train_tasks
+from dllm_tutorial.decoding import Strategy, generate, strategies
+from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.tasks import PROMPT_LENGTH, Instances, Task
+
+RESULTS = pretrained.FOLDER.parent / "results"
+COMMAND = "python -m dllm_tutorial.bench_study --out runs/bench --workers 2"
+SEED = 0  # of instances and of decoding
+DLLMS = tuple(f"dllm-{seed}" for seed in train_tasks.SEEDS)
+ARS = tuple(f"ar-{seed}" for seed in train_tasks.SEEDS)
+TUNED = tuple(f"tuned-replace_index-{seed}" for seed in train_tasks.SEEDS)
+
+KS = (1, 2, 4, 8, 16, 24)
+TOP_K = ("random", "left_to_right", "confidence", "margin", "entropy")
+ADAPTIVE = {
+    "confidence_threshold": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    "factor": (0.3, 0.7, 1.0, 1.3, 1.6, 1.9),
+    "entropy_bounded": (0.01, 0.03, 0.1, 0.3, 1.0),
+}
+
+
+def rule(name: str, value: float) -> Strategy:
+    """A decoding rule by its short name and its one parameter: k, gamma or f."""
+    if name in ADAPTIVE:
+        return getattr(strategies, name)(value)
+    suffix = "" if name == "left_to_right" else "_top_k"
+    return getattr(strategies, name + suffix)(int(value))
+
+
+@functools.cache
+def load(model: str) -> Denoiser:
+    """A trained network by the name of its run, as it ships."""
+    return pretrained.load_network(f"tasks-{model}")[0]
+
+
+@functools.cache
+def problems(name: str, n: int | None, count: int) -> tuple[Task, Instances]:
+    """A task and its test instances; with ``n``, lists of that many items."""
+    task = tasks.make(name) if n is None else tasks.WaitingLine(name, [n])
+    return task, task.draw(count, generator=Generator().manual_seed(SEED))
+
+
+def measure(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One cell of the study: a row with the answers' scores and calls.
+
+    With ``known_length`` the end of the answer is given and only the n items are
+    masked, as the closed forms of Shuffle and Replace Random suppose. ``right`` has a
+    digit for each instance and ``calls`` a number, in the order of the instances.
+    """
+    task, instances = problems(cell["task"], cell["n"], cell["instances"])
+    joint = task.joint(instances)
+    model = joint if cell["model"] == "exact" else load(cell["model"])
+    x = task.inputs(instances)
+    if cell["known_length"]:
+        x[:, PROMPT_LENGTH + cell["n"] :] = tasks.EOS
+    found = generate(
+        model,
+        x,
+        rule(cell["rule"], cell["value"]),
+        temperature=cell["temperature"],
+        block_length=cell["block_length"],
+        generator=Generator().manual_seed(SEED),
+    )
+    right = task.score(instances, task.answers(found.sequences))
+    return [
+        {
+            "correct": int(right.sum()),
+            "nfe": found.nfe.double().mean().item(),
+            "right": "".join(str(int(ok)) for ok in right),
+            "calls": " ".join(str(int(n)) for n in found.nfe),
+        }
+    ]
+
+
+# --- the grids ------------------------------------------------------------------------
+
+
+def cell(model: str, task: str, rule: str, value: float, **options: Any) -> dict:
+    """Settings of one cell; what ``options`` do not name has its usual value."""
+    usual = {
+        "n": None,
+        "temperature": 0,
+        "block_length": None,
+        "known_length": False,
+        "instances": 100,
+    }
+    return (
+        {"model": model, "task": task, "rule": rule, "value": value} | usual | options
+    )
+
+
+def settings() -> list[tuple[str, float]]:
+    """Every rule with each of its values."""
+    static = list(itertools.product(TOP_K, KS))
+    return static + [(name, v) for name, values in ADAPTIVE.items() for v in values]
+
+
+def panels() -> list[dict]:
+    """Accuracy against tokens per step: ten tasks, every rule, temperature 0."""
+    cells = [
+        cell(model, task, name, value)
+        for task in tasks.DECK
+        for model in ("exact", *DLLMS)
+        for name, value in settings()
+    ]
+    # one token at a time: what the models can do at all, on every task
+    rest = [task for task in tasks.NAMES if task not in tasks.DECK]
+    cells += [cell(m, task, "confidence", 1) for task in rest for m in DLLMS]
+    cells += [cell(m, task, "left_to_right", 1) for task in tasks.NAMES for m in ARS]
+    return cells
+
+
+def theory() -> list[dict]:
+    """Shuffle and Replace Random of known length against n, where closed forms hold."""
+    return [
+        cell(model, task, "random", k, n=n, temperature=t, known_length=True)
+        | {"instances": 400}
+        for task in ("shuffle", "replace_random")
+        for model in ("exact", *DLLMS)
+        for n in (3, 4, 6, 8, 10, 12, 14, 16)
+        for t in (0, 1)
+        for k in (1, 2, 4, n)
+        if k <= n
+    ]
+
+
+GAMMAS = (0.3, 0.4, 0.51, 0.6, 0.7, 0.8, 0.85, 0.89, 0.91, 0.95, 0.99)
+
+
+def thresholds() -> list[dict]:
+    """Shuffle and Replace Random of ten items against the threshold gamma."""
+    return [
+        cell(model, task, "confidence_threshold", gamma, n=10, temperature=t)
+        | {"instances": 200, "known_length": True}
+        for task in ("shuffle", "replace_random")
+        for model in ("exact", *DLLMS)
+        for t in (0, 1)
+        for gamma in GAMMAS
+    ]
+
+
+def tuned() -> list[dict]:
+    """Each task after fine-tuning on it, by random top-k; before it see ``panels``."""
+    return [
+        cell(f"tuned-{task}-{seed}", task, "random", k)
+        for task in tasks.DECK
+        for seed in train_tasks.SEEDS
+        for k in KS
+    ]
+
+
+def replace_index() -> list[dict]:
+    """The deck's open question: Replace Index before and after, at every k."""
+    return [
+        cell(model, "replace_index", name, k, instances=400)
+        for model in (*DLLMS, *TUNED)
+        for name in ("random", "confidence")
+        for k in (1, 2, 3, 4, 6, 8, 12, 16, 20, 24)
+    ]
+
+
+def lengths() -> list[dict]:
+    """Four tasks against the list's length, in and beyond the trained ones."""
+    rules = [
+        *((m, "confidence", k) for m in DLLMS for k in (1, 2, 4)),
+        *((m, "left_to_right", 1) for m in ARS),
+    ]
+    return [
+        cell(model, task, name, k, n=n)
+        for task in ("copy", "reverse", "sort", "shuffle")
+        for n in (3, 4, 6, 8, 10, 12, 15, 20)
+        for model, name, k in rules
+    ]
+
+
+def masks() -> list[dict]:
+    """Replace Index: one parallel step from true answers with m tokens masked."""
+    return [
+        {"model": model, "task": "replace_index", "masked": m, "instances": 400}
+        for model in (*DLLMS, *TUNED)
+        for m in (1, 2, 4, 6, 8, 12, 16, 20, 22, 23, 24)
+    ]
+
+
+def measure_masks(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Two rows, for the list and for the ``<eos>`` after it.
+
+    ``tokens`` are masked in all and ``wrong`` of them predicted wrongly, with the true
+    answer at all other positions; ``whole`` counts the instances without an error at
+    any masked position. A model's accuracy at m masks without its own mistakes.
+    """
+    task, instances = problems(cell["task"], None, cell["instances"])
+    generator = Generator().manual_seed(SEED)
+    truth = task.joint(instances).sample(generator)
+    keys = torch.rand(truth.shape, generator=generator)
+    hidden = keys.argsort(1).argsort(1) < cell["masked"]
+    x = torch.cat([instances.prompts, truth.masked_fill(hidden, tasks.MASK)], 1)
+    with torch.no_grad():
+        guess = load(cell["model"])(x)[:, PROMPT_LENGTH:].argmax(-1)
+    wrong = hidden & (guess != truth)
+    whole = int((~wrong.any(1)).sum())
+    return [
+        {
+            "part": part,
+            "tokens": int((hidden & where).sum()),
+            "wrong": int((wrong & where).sum()),
+            "whole": whole,
+        }
+        for part, where in (("list", truth != tasks.EOS), ("end", truth == tasks.EOS))
+    ]
+
+
+STUDIES: dict[str, tuple[Callable, Callable[[], list[dict]]]] = {
+    "bench_panels": (measure, panels),
+    "bench_theory": (measure, theory),
+    "bench_thresholds": (measure, thresholds),
+    "bench_lengths": (measure, lengths),
+    "bench_tuned": (measure, tuned),
+    "bench_replace_index": (measure, replace_index),
+    "bench_masks": (measure_masks, masks),
+}
+
+
+def steps(cell: Mapping[str, Any]) -> float:
+    """Forward passes of a cell, roughly: its share of the work."""
+    k = cell.get("value", 24)
+    return cell["instances"] * (
+        24 / k if k >= 1 and cell.get("rule") != "factor" else 8
+    )
+
+
+def version() -> str:
+    """Changes with the shipped weights of the models that are measured."""
+    files = sorted(pretrained.FOLDER.glob("tasks-*.json"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[
+        :12
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """See the text at the top of this module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
+    parser.add_argument("--workers", type=int, default=1)
+    a = parser.parse_args(arguments)
+    with grid.workers(a.workers) as pool:
+        for name in a.studies or STUDIES:
+            if name not in STUDIES:
+                parser.error(f"STUDY must be one of {', '.join(STUDIES)}, got {name}")
+            function, cells = STUDIES[name]
+            print(name, flush=True)
+            rows = grid.run(
+                cells(),
+                function,
+                a.out / f"{name}-{version()}",
+                command=COMMAND,
+                seeds=SEED,
+                version=version(),
+                executor=pool,
+                cost=steps,
+            )
+            study.write_rows(RESULTS / f"{name}.csv", rows, rows.attrs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Tasks whose valid answers are known exactly, after ParallelBench (Kang et al. 2025).
+
+A task draws instances, gives the exact joint of their valid answers, which is a
+denoiser, and scores an answer by its rules. :func:`make` builds one by name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Generator, Tensor
+
+from dllm_tutorial import _checks
+from dllm_tutorial.tasks.base import (
+    ANSWER_LENGTH,
+    PROMPT_LENGTH,
+    AnswerJoint,
+    Instances,
+    Task,
+)
+from dllm_tutorial.tasks.puzzles import LatinSquare, Sudoku, Sudoku9
+from dllm_tutorial.tasks.vocabulary import EOS, MASK, PAD, VOCABULARY
+from dllm_tutorial.tasks.waiting_line import WaitingLine
+from dllm_tutorial.tasks.writing import Paraphrase, WordsToSentence
+
+__all__ = [
+    "ANSWER_LENGTH",
+    "DECK",
+    "EOS",
+    "MASK",
+    "NAMES",
+    "PAD",
+    "PROMPT_LENGTH",
+    "VOCABULARY",
+    "AnswerJoint",
+    "Instances",
+    "LatinSquare",
+    "Paraphrase",
+    "Sudoku",
+    "Sudoku9",
+    "Task",
+    "WaitingLine",
+    "WordsToSentence",
+    "dataset",
+    "make",
+]
+
+CHUNK = 500  # instances drawn at a time
+LENGTHS = range(3, 11)  # of the lists that networks are trained on
+
+_MAKERS: dict[str, Callable[[], Task]] = {
+    **{
+        kind: lambda kind=kind: WaitingLine(kind, LENGTHS) for kind in WaitingLine.KINDS
+    },
+    **{
+        f"{kind}_names": lambda kind=kind: WaitingLine(kind, LENGTHS, words_per_item=2)
+        for kind in WaitingLine.KINDS
+    },
+    **{
+        f"w2s_{level}": lambda level=level: WordsToSentence(level)
+        for level in ("easy", "medium", "hard")
+    },
+    "paraphrase": Paraphrase,
+    "latin_square": LatinSquare,
+    "sudoku": Sudoku,
+}
+NAMES = tuple(_MAKERS)
+
+# The ten panels (a) ... (j) of the deck, in its order.
+DECK = (
+    "copy",
+    "reverse",
+    "replace_index",
+    "replace_random",
+    "shuffle",
+    "paraphrase",
+    "w2s_easy",
+    "w2s_hard",
+    "sudoku",
+    "latin_square",
+)
+
+
+@cache
+def make(name: str) -> Task:
+    """The task of this name with the sizes that networks are trained on.
+
+    Lists have 3 to 10 items: single words, or first and last names where the task's
+    name ends in ``_names``.
+    """
+    return _MAKERS[_checks.one_of(name, "name", NAMES)]()
+
+
+def dataset(size: int, generator: Generator, names: Sequence[str] = NAMES) -> Tensor:
+    """Training instances of several tasks: Long[size, P + A], prompts with answers.
+
+    Each row's answer is drawn from the exact joint. A list of full names is a variation
+    of the list of first names and gets a third of its share; all else is equal.
+    """
+    _checks.integer(size, "size", 1)
+    weights = [1.0 if name.endswith("_names") else 3.0 for name in names]
+    share = torch.tensor(weights, dtype=torch.float64).cumsum(0) / sum(weights)
+    edges = [0, *(share * size).round().long().tolist()]
+    rows = []
+    for name, (start, end) in zip(names, itertools.pairwise(edges), strict=True):
+        task = make(name)
+        for part in torch.arange(start, end).split(CHUNK):
+            instances = task.draw(len(part), split="train", generator=generator)
+            answers = task.joint(instances).sample(generator)
+            rows.append(torch.cat([instances.prompts, answers], 1))
+    return torch.cat(rows)

@@ -1,0 +1,231 @@
+"""Train the models of the benchmark study on all tasks at once.
+
+``python -m dllm_tutorial.train_tasks --out runs/tasks`` trains whatever of ``RUNS`` is
+not finished in that folder and then ships the weights and the learning curves. With
+names of runs it trains those and stops, so that several can go side by side. A masked
+diffusion model and its autoregressive twin have the same network, instances, updates
+and supervised sequences; they differ in who may look at whom. Fine-tuned models start
+from the diffusion model of the same seed and see one task only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from dllm_tutorial import losses, pretrained, study, tasks, training
+from dllm_tutorial._files import append_rows
+from dllm_tutorial.decoding import generate, strategies
+from dllm_tutorial.networks import Transformer, TransformerConfig
+
+ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
+COMMAND = "python -m dllm_tutorial.train_tasks --out runs/tasks"
+RESULTS = pretrained.FOLDER.parent / "results"
+SEEDS = (0, 1, 2)
+DATA = 128_000  # training instances; a model and its twin see the same
+PROBES = 16  # test instances of each task behind a point of a learning curve
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one training may spend, and the network's size."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    d_model: int
+    n_layers: int
+    n_heads: int
+    evaluate_every: int
+
+
+BUDGETS = {
+    # a quarter of an hour of one core
+    "cpu": Budget(4000, 32, 4e-3, 128, 3, 4, evaluate_every=500),
+    "tuned": Budget(300, 32, 1e-3, 128, 3, 4, evaluate_every=300),
+    # 25 million parameters for a GPU; it has not been run
+    "gpu": Budget(60_000, 512, 2e-3, 512, 8, 8, evaluate_every=5000),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a model, a budget, a seed, and the only task of a tuned one."""
+
+    model: str
+    budget: str
+    seed: int
+    task: str | None = None
+
+
+RUNS = {
+    **{
+        f"{model}-{seed}": Run(model, "cpu", seed)
+        for seed in SEEDS
+        for model in ATTENTION
+    },
+    **{
+        f"tuned-{task}-{seed}": Run("dllm", "tuned", seed, task)
+        for task in tasks.DECK
+        for seed in SEEDS
+    },
+}
+
+
+def network(run: Run) -> Transformer:
+    """The untrained network of a run: the same numbers for the model and its twin."""
+    size = BUDGETS[run.budget]
+    torch.manual_seed(run.seed)
+    return Transformer(
+        TransformerConfig(
+            len(tasks.VOCABULARY),
+            tasks.PROMPT_LENGTH + tasks.ANSWER_LENGTH,
+            size.d_model,
+            size.n_layers,
+            size.n_heads,
+            attention=ATTENTION[run.model],
+        )
+    )
+
+
+def plan(run: Run) -> training.TrainingConfig:
+    """How a run is trained; the same for the model and its twin."""
+    size = BUDGETS[run.budget]
+    return training.TrainingConfig(
+        size.steps, size.batch_size, size.lr, seed=run.seed, optimizer="muon"
+    )
+
+
+def answer_loss(model: Transformer, x0: Tensor, generator: Generator) -> Tensor:
+    """The model's own loss on the answers, in nats per answer token.
+
+    The exact NLL given the prompt if causal, else its NELBO with the prompt unmasked.
+    """
+    start = tasks.PROMPT_LENGTH
+    if model.config.attention == "causal":
+        per_row = losses.token_nll(model, x0, x0)[:, start:].sum(-1)
+    else:
+        answer = torch.arange(x0.shape[1], device=x0.device) >= start
+        per_row = losses.exact_count_loss(
+            model, x0, maskable=answer, generator=generator
+        )
+    return per_row.mean() / (x0.shape[1] - start)
+
+
+def one_at_a_time(model: Transformer, task: tasks.Task, count: int) -> Tensor:
+    """Bool[count]: test instances answered right at one token a step, temperature 0.
+
+    Left to right if causal, most confident first if not. Every model meets the same
+    instances (seed 0).
+    """
+    device = next(model.parameters()).device
+    instances = task.draw(count, generator=Generator().manual_seed(0)).to(device)
+    causal = model.config.attention == "causal"
+    rule = strategies.left_to_right(1) if causal else strategies.confidence_top_k(1)
+    found = generate(model, task.inputs(instances), rule)
+    return task.score(instances, task.answers(found.sequences))
+
+
+def train(run: Run, folder: Path, device: str, start: Path | None = None) -> None:
+    """Train one run, or finish it, and keep its learning curve in ``curve.csv``."""
+    size = BUDGETS[run.budget]
+    chosen = [run.task] if run.task else list(tasks.NAMES)
+    rows = tasks.dataset(DATA, Generator().manual_seed(run.seed), chosen)
+    model = network(run)
+    if start is not None:
+        model.load_state_dict(training.averaged_weights(start)[0])
+
+    def evaluate(model: Transformer) -> tuple[float, float]:
+        for name in chosen:
+            right = one_at_a_time(model, tasks.make(name), PROBES)
+            probes.append({"task": name, "correct": int(right.sum()), "n": PROBES})
+        rates = [probe["correct"] / probe["n"] for probe in probes]
+        return float(np.mean(rates)), float(np.std(rates) / len(rates) ** 0.5)
+
+    probes: list[dict] = []
+    records = training.train(
+        model.to(device),
+        training.random_rows(rows.to(device)),
+        plan(run),
+        loss=answer_loss,
+        evaluate=evaluate,
+        evaluate_every=size.evaluate_every,
+        checkpoint=folder,
+        checkpoint_every=size.evaluate_every,
+    )
+    clock, seen = time.process_time(), []
+    for record in tqdm(records, total=size.steps, mininterval=30):
+        seen.append(record.loss)
+        if record.held_out is None:
+            continue
+        common = {
+            "step": record.step,
+            "train_nats_per_token": float(np.mean(seen)),
+            "cpu_seconds": time.process_time() - clock,
+        }
+        append_rows(folder / "curve.csv", [common | p for p in probes])
+        print(record.step, f"{common['train_nats_per_token']:.3f}", probes, flush=True)
+        probes.clear()
+        clock, seen = time.process_time(), []
+
+
+def finished(name: str, out: Path) -> bool:
+    """Whether the folder holds the last checkpoint of a run."""
+    folder = out / name
+    if not (folder / "checkpoint.json").exists():
+        return False
+    steps = BUDGETS[RUNS[name].budget].steps
+    return training.averaged_weights(folder)[1]["step"] == steps
+
+
+def ship(out: Path) -> None:
+    """Put weights in half precision and learning curves into the package."""
+    curves = []
+    for name, run in tqdm(RUNS.items(), desc="ship"):
+        table = pd.read_csv(out / name / "curve.csv")
+        about = {"run": name, "model": run.model, "tuned": run.task, "seed": run.seed}
+        curves.append(table.assign(**about)[[*about, *table.columns]])
+        if run.task in (None, "replace_index"):
+            weights, known = training.averaged_weights(out / name)
+            half = {key: value.half() for key, value in weights.items()}
+            known["origin"] = study.provenance(COMMAND, run.seed)
+            training.save_weights(pretrained.FOLDER / f"tasks-{name}.json", half, known)
+    study.write_rows(
+        RESULTS / "task_curves.csv",
+        pd.concat(curves).round({"train_nats_per_token": 5, "cpu_seconds": 1}),
+        study.provenance(COMMAND, SEEDS),
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """See the text at the top of this module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=", ".join(RUNS))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--device", default="cpu")
+    a = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    for name in a.runs or RUNS:
+        if name not in RUNS:
+            parser.error(f"RUN must be one of {', '.join(RUNS)}, got {name}")
+        if not finished(name, a.out):
+            print(name, flush=True)
+            run = RUNS[name]
+            start = a.out / f"dllm-{run.seed}" if run.task else None
+            train(run, a.out / name, a.device, start)
+    if not a.runs:
+        ship(a.out)
+
+
+if __name__ == "__main__":
+    main()
