@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test lint notebooks notebook address clean
+.PHONY: help book test lint study notebooks notebook address clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,10 @@ test: lint ## everything that must hold before a commit
 		-n 2 --dist=loadfile notebooks
 	$(BIN)/python tools/build_book.py
 	$(BIN)/pytest tests/test_site.py
+
+study: $(READY) ## measure the rows of chapters 5 and 6 again; stop and go on at will
+	$(BIN)/python -m dllm_tutorial.reversal --out runs/reversal
+	$(BIN)/python -m dllm_tutorial.bench_study --out runs/bench --workers 2
 
 notebooks: $(READY) ## sync, execute and strip all notebooks in place
 	$(BIN)/python tools/make_notebooks.py

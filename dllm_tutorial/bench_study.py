@@ -13,6 +13,7 @@ import argparse
 import functools
 import hashlib
 import itertools
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from dllm_tutorial.denoiser import Denoiser
 from dllm_tutorial.tasks import PROMPT_LENGTH, Instances, Task
 
 RESULTS = pretrained.FOLDER.parent / "results"
-COMMAND = "python -m dllm_tutorial.bench_study --out runs/bench --workers 2"
+COMMAND = "python -m dllm_tutorial.bench_study"
 SEED = 0  # of instances and of decoding
 DLLMS = tuple(f"dllm-{seed}" for seed in train_tasks.SEEDS)
 ARS = tuple(f"ar-{seed}" for seed in train_tasks.SEEDS)
@@ -126,9 +127,9 @@ def panels() -> list[dict]:
         for name, value in settings()
     ]
     # one token at a time: what the models can do at all, on every task
-    rest = [task for task in tasks.NAMES if task not in tasks.DECK]
+    rest = [task for task in tasks.TRAINED if task not in tasks.DECK]
     cells += [cell(m, task, "confidence", 1) for task in rest for m in DLLMS]
-    cells += [cell(m, task, "left_to_right", 1) for task in tasks.NAMES for m in ARS]
+    cells += [cell(m, task, "left_to_right", 1) for task in tasks.TRAINED for m in ARS]
     return cells
 
 
@@ -141,8 +142,7 @@ def theory() -> list[dict]:
         for model in ("exact", *DLLMS)
         for n in (3, 4, 6, 8, 10, 12, 14, 16)
         for t in (0, 1)
-        for k in (1, 2, 4, n)
-        if k <= n
+        for k in sorted({1, 2, min(4, n), n})
     ]
 
 
@@ -267,20 +267,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--exact", action="store_true", help="exact denoisers only: needs no weights"
+    )
     a = parser.parse_args(arguments)
+    which = "exact" if a.exact else version()
+    command = " ".join([COMMAND, *(arguments or sys.argv[1:])])
     with grid.workers(a.workers) as pool:
         for name in a.studies or STUDIES:
             if name not in STUDIES:
                 parser.error(f"STUDY must be one of {', '.join(STUDIES)}, got {name}")
-            function, cells = STUDIES[name]
-            print(name, flush=True)
+            function, make_cells = STUDIES[name]
+            cells = [c for c in make_cells() if not a.exact or c["model"] == "exact"]
+            print(f"{name}: {len(cells)} cells", flush=True)
             rows = grid.run(
-                cells(),
+                cells,
                 function,
-                a.out / f"{name}-{version()}",
-                command=COMMAND,
+                a.out / f"{name}-{which}",
+                command=command,
                 seeds=SEED,
-                version=version(),
+                version=which,
                 executor=pool,
                 cost=steps,
             )

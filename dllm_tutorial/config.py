@@ -94,12 +94,29 @@ class TextFromNoise:
     """Chapter 1: how long the live network trains and how much is measured."""
 
     steps: int  # updates of the live network
+    seeds: int  # of the live network
     sequences: int  # held-out sequences it is measured on
     batches: int  # batches behind the spread of a loss
     windows: int  # windows of real text behind the value of context
 
 
 CHAPTERS["01_text_from_noise"] = {
-    "smoke": TextFromNoise(steps=400, sequences=400, batches=40, windows=80),
-    "full": TextFromNoise(steps=4000, sequences=4000, batches=1000, windows=1000),
+    "smoke": TextFromNoise(steps=400, seeds=3, sequences=400, batches=40, windows=80),
+    "full": TextFromNoise(
+        steps=4000, seeds=5, sequences=4000, batches=1000, windows=1000
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DiffusionAgainstAutoregression:
+    """Chapter 6: how much is decoded while the chapter runs."""
+
+    puzzles: int  # Sudokus whose order of filling is looked at
+    lists: int  # lists that are shuffled
+
+
+CHAPTERS["06_dllm_against_ar"] = {
+    "smoke": DiffusionAgainstAutoregression(puzzles=60, lists=60),
+    "full": DiffusionAgainstAutoregression(puzzles=1000, lists=1000),
 }

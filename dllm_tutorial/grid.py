@@ -235,7 +235,7 @@ def run(
     ------
     ValueError
         If cells repeat, or if the folder holds cells of another measure, of another
-        version or from outside the grid; nothing in the folder is touched then.
+        version or from outside the grid; no file there is changed then.
     FailedCells
         After all cells were tried, if some of them raised. The next run tries these
         again.
@@ -323,15 +323,15 @@ def _locked(folder: Path) -> Iterator[None]:
 def _finished(
     folder: Path, files: Mapping[Cell, Path], owner: Record
 ) -> dict[Cell, Record]:
-    """The records of finished cells; what a kill left half done is removed."""
+    """The records of finished cells, by the files that are whole.
+
+    A draft that a kill left is overwritten when its cell is measured.
+    """
     cells = {path.name: cell for cell, path in files.items()}
     found = sorted(folder.glob("*.json"))
     for path in found:
         if path.name not in cells:
             raise ValueError(_foreign(path, owner))
-    for draft in folder.glob(f"*.json{_files.DRAFT}"):
-        if draft.stem in cells:
-            draft.unlink()
     done = {}
     for path in found:
         cell, record = cells[path.name], _read(path)

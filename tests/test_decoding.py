@@ -578,6 +578,141 @@ def test_extreme_logits_stay_finite():
             assert found.margin.item() == 1 and found.entropy.item() == 0
 
 
+WIDE = [129, 1030, 40_001]  # read in chunks, of which the last one is short
+
+
+def wide(vocab: int, positions: int = 6, dtype=torch.float32):
+    """Logits [1, positions, vocab] and a uniform number for each position."""
+    generator = torch.Generator().manual_seed(vocab)
+    logits = 3 * torch.randn(1, positions, vocab, generator=generator)
+    u = torch.rand(1, positions, generator=generator, dtype=torch.float64)
+    return logits.to(dtype), u
+
+
+def assert_same_bits(ours, theirs):
+    for name, a, b in zip(ours._fields, ours, theirs, strict=True):
+        assert (a is None) == (b is None), name
+        assert a is None or torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("vocab", WIDE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_bits_of_a_wide_vocabulary_are_those_of_the_position_alone(
+    vocab, dtype, temperature, monkeypatch
+):
+    """Whatever tile a position is read in, and by however many threads."""
+    logits, u = wide(vocab, dtype=dtype)
+    logits[:, 4], u[:, 4] = logits[:, 1], u[:, 1]
+    options = {"temperature": temperature, "want": frozenset(["margin", "entropy"])}
+    together = candidates.propose(logits, u, **options)
+    for field in together[:5]:
+        assert field[0, 4] == field[0, 1]
+    for threads, tile in [(1, 1), (2, 2 * vocab), (3, 4 * vocab)]:
+        monkeypatch.setattr(candidates, "TILE", tile)
+        torch.set_num_threads(threads)
+        try:
+            again = candidates.propose(logits, u, **options)
+            alone = candidates.propose(logits[:, 1:2], u[:, 1:2], **options)
+        finally:
+            torch.set_num_threads(1)
+        assert_same_bits(again, together)
+        assert_same_bits(
+            alone, together._make(x if x is None else x[:, 1:2] for x in together)
+        )
+
+
+@pytest.mark.parametrize("vocab", [3, 128, 129, 1030])
+def test_the_largest_logit_is_found_wherever_it_lies(vocab):
+    """At each place of the vocabulary, and the lowest of two that are equal."""
+    places = torch.arange(vocab)
+    logits, _ = wide(vocab, 1)
+    logits = logits[0].repeat(vocab, 1)
+    top = logits.amax() + 1
+    logits[places, places] = top
+    later = places + (vocab - places) // 2
+    logits[places, later.clamp(max=vocab - 1)] = top
+    u = torch.full((1, vocab), 0.5, dtype=torch.float64)
+    found = candidates.propose(logits[None], u, want=frozenset(["margin"]))
+    assert torch.equal(found.token[0], places)
+    assert (found.peak == top).all()
+    tied = later.clamp(max=vocab - 1) != places
+    assert (found.margin[0][tied] == 0).all() and (found.margin[0][~tied] > 0).all()
+
+
+@pytest.mark.parametrize("vocab", [5, *WIDE])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("top_p", [None, 0.9])
+def test_a_suppressed_token_is_one_whose_logit_is_minus_infinity(
+    vocab, temperature, top_p
+):
+    logits, u = wide(vocab)
+    away = torch.rand(vocab, generator=torch.Generator().manual_seed(0)) < 0.5
+    away[0] = False
+    options = {"temperature": temperature, "top_p": top_p}
+    options["want"] = frozenset(["margin", "entropy", "log_probs"])
+    found = candidates.propose(logits, u, suppressed=away, **options)
+    masked = logits.masked_fill(away, -math.inf)
+    assert_same_bits(found, candidates.propose(masked, u, **options))
+    assert not away[found.token].any()
+
+
+def test_logits_may_be_a_view():
+    """Of a wider tensor, as when a padded vocabulary is cut off."""
+    for vocab in WIDE:
+        logits, u = wide(vocab + 3)
+        cut = logits[..., :vocab]
+        for temperature in (0.0, 1.0):
+            found = candidates.propose(cut, u, temperature=temperature)
+            copy = candidates.propose(cut.contiguous(), u, temperature=temperature)
+            assert_same_bits(found, copy)
+
+
+@pytest.mark.parametrize("vocab", [5, 1030])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e-6])
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_a_temperature_near_0_takes_the_most_probable_token(vocab, temperature, scale):
+    logits, u = wide(vocab)
+    found = candidates.propose(scale * logits, u, temperature=temperature)
+    assert torch.equal(found.token, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_unusable_logits_of_a_wide_vocabulary_are_an_error(temperature, bad):
+    logits, _ = wide(1030)
+    word = "leave a token to draw" if bad == -math.inf else "without NaN"
+    if bad == -math.inf:
+        logits[0, 3] = bad
+    else:
+        logits[0, 3, 1029] = bad
+    model = FunctionDenoiser(lambda x: logits, 1030)
+    with pytest.raises(ValueError, match=word):
+        generate(
+            model,
+            torch.full((1, 6), 1030),
+            rules.confidence_top_k(1),
+            temperature=temperature,
+        )
+
+
+@pytest.mark.parametrize("vocab", [5, 129, 1030])
+@temperatures
+def test_compiled_and_eager_code_find_the_same(vocab, temperature):
+    """They read the logits in different ways, which may differ by rounding only."""
+    logits, u = wide(vocab, dtype=torch.float64)
+    options = {"temperature": temperature, "want": frozenset(["margin", "entropy"])}
+    torch._dynamo.reset()
+    compiled = torch.compile(candidates.propose, fullgraph=True, backend="eager")
+    ours, theirs = (
+        compiled(logits, u, **options),
+        candidates.propose(logits, u, **options),
+    )
+    assert torch.equal(ours.token, theirs.token)
+    for a, b in zip(ours[1:5], theirs[1:5], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 # --- one graph, no host sync -------------------------------------------------------
 
 
@@ -623,6 +758,17 @@ def test_no_look_inside_a_step(rule, temperature, monkeypatch):
         suppress=[1],
         block_length=4,
     )
+
+
+@temperatures
+def test_no_look_at_a_wide_vocabulary(temperature):
+    logits, u = wide(1030)
+    away = torch.arange(1030) == 7
+    want = frozenset(["margin", "entropy", "log_probs"])
+    with NoLook():
+        candidates.propose(
+            logits, u, temperature=temperature, suppressed=away, want=want
+        )
 
 
 @pytest.mark.parametrize(

@@ -509,11 +509,12 @@ def test_provenance_tells_every_place_where_cells_were_measured(tmp_path, monkey
 
 
 def test_time_left_is_estimated_from_the_work_of_this_run(tmp_path, monkeypatch):
-    """One unit took ten seconds, nine are left: 01:30. The cell of before is free."""
+    """The cell of before took no time; a cell's work counts, not its number."""
+    seconds = {1: 10, 9: 180, 10: 0, 80: 0}  # 10 a unit of work, then 20
     clock, shown = [0.0], []
 
     def measure(cell):
-        clock[0] += 10 * cell["k"]
+        clock[0] += seconds[cell["k"]]
         return square(cell)
 
     class Bar(grid.tqdm):
@@ -522,12 +523,13 @@ def test_time_left_is_estimated_from_the_work_of_this_run(tmp_path, monkeypatch)
             shown.append(str(self))
 
     monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
-    run([{"k": 90}], measure, tmp_path)
+    run([{"k": 80}], measure, tmp_path)
     monkeypatch.setattr(grid, "tqdm", Bar)
-    cells = [{"k": 1}, {"k": 90}, {"k": 9}]
+    cells = [{"k": k} for k in seconds]
     run(cells, measure, tmp_path, cost=lambda cell: cell["k"], progress=True)
-    assert "2/3 cells  91%" in shown[0] and "00:10<01:30" in shown[0]
-    assert "3/3 cells 100%" in shown[1] and "01:40<00:00" in shown[1]
+    assert "2/4 cells  81%" in shown[0] and "00:10<03:10" in shown[0]
+    assert "3/4 cells  90%" in shown[1] and "03:10<03:10" in shown[1]
+    assert "4/4 cells 100%" in shown[2] and "03:10<00:00" in shown[2]
 
 
 def test_the_bar_counts_failures_and_can_be_off(tmp_path, capsys):

@@ -54,6 +54,8 @@ def test_api_pages_show_every_public_module():
     shown = set(re.findall(r"automodule:: dllm_tutorial\.([\w.]+)", text))
     package = ROOT / "dllm_tutorial"
     modules = {f.stem for f in package.glob("*.py")} | {"decoding.strategies"}
+    tasks = {f"tasks.{f.stem}" for f in package.glob("tasks/*.py")}
+    modules |= tasks - {"tasks.__init__"}
     folders = {f.parent.name for f in package.glob("*/__init__.py")}
     assert shown == {name for name in modules | folders if not name.startswith("_")}
 

@@ -139,3 +139,24 @@ def test_sizes_are_found_by_chapter_and_profile(monkeypatch):
         config.load("00_toy", "huge")
     with pytest.raises(ValueError, match="chapter must be one of"):
         config.load("99_none", "smoke")
+
+
+def test_crossed_interval_covers_both_kinds_of_spread():
+    """Mean 0 with seed and instance effects of known size: coverage near the level."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(400):
+        seeds, instances = rng.normal(size=(12, 1)), rng.normal(size=(1, 60))
+        values = 0.3 * seeds + 0.5 * instances + rng.normal(size=(12, 60))
+        low, high = study.crossed_interval(values, resamples=300, seed=seed)
+        hits += low <= 0 <= high
+    assert 0.88 < hits / 400 < 0.99  # 95 %, a little less with few seeds
+
+
+def test_crossed_interval_of_one_seed_is_the_bootstrap_over_instances():
+    values = np.random.default_rng(1).normal(size=200)
+    crossed = study.crossed_interval(values[None], resamples=4000)
+    plain = study.bootstrap_interval(values, resamples=4000)
+    assert np.allclose(crossed, plain, atol=0.02)
+    with pytest.raises(ValueError, match=r"values must be \[seeds, instances\]"):
+        study.crossed_interval(values)

@@ -34,6 +34,7 @@ __all__ = [
     "NAMES",
     "PAD",
     "PROMPT_LENGTH",
+    "TRAINED",
     "VOCABULARY",
     "AnswerJoint",
     "Instances",
@@ -69,6 +70,9 @@ _MAKERS: dict[str, Callable[[], Task]] = {
 }
 NAMES = tuple(_MAKERS)
 
+# What the networks of the study are trained on: lists of single words.
+TRAINED = tuple(name for name in NAMES if not name.endswith("_names"))
+
 # The ten panels (a) ... (j) of the deck, in its order.
 DECK = (
     "copy",
@@ -94,16 +98,13 @@ def make(name: str) -> Task:
     return _MAKERS[_checks.one_of(name, "name", NAMES)]()
 
 
-def dataset(size: int, generator: Generator, names: Sequence[str] = NAMES) -> Tensor:
+def dataset(size: int, generator: Generator, names: Sequence[str] = TRAINED) -> Tensor:
     """Training instances of several tasks: Long[size, P + A], prompts with answers.
 
-    Each row's answer is drawn from the exact joint. A list of full names is a variation
-    of the list of first names and gets a third of its share; all else is equal.
+    Tasks have equal shares, and each row's answer is drawn from the exact joint.
     """
     _checks.integer(size, "size", 1)
-    weights = [1.0 if name.endswith("_names") else 3.0 for name in names]
-    share = torch.tensor(weights, dtype=torch.float64).cumsum(0) / sum(weights)
-    edges = [0, *(share * size).round().long().tolist()]
+    edges = [round(size * i / len(names)) for i in range(len(names) + 1)]
     rows = []
     for name, (start, end) in zip(names, itertools.pairwise(edges), strict=True):
         task = make(name)

@@ -377,7 +377,7 @@ def _words(tokens: list[int]) -> str:
 _STRAIGHT = str.maketrans("“”‘’", "\"\"''")
 _FENCE = re.compile(r"```(?:[a-z]*(?=\s*\n))?")  # of code, with its language
 _BLANKS = re.compile(r"[^\S\n]+")
-_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_BRACKET = re.compile(r"([\[\]])")
 _MARKER = re.compile(r"[-*+•] |\d+[.):] ?")  # of a bulleted or numbered line
 _BETWEEN = re.compile(r"\s*[,\n]\s*")
 _QUOTED = re.compile(r"""(["'`]|\*\*|)(.*)\1""")
@@ -387,7 +387,7 @@ _ANY_NAME = re.compile(rf"\b(?:{'|'.join(itertools.chain(*NAMES))})\b")
 def _lists(text: str) -> list[list[str]]:
     """The lists of names that a text may mean, each as the texts of its items."""
     text = _BLANKS.sub(" ", _FENCE.sub("\n", text.translate(_STRAIGHT)))
-    bracketed = [_items(x) for x in _BRACKETS.findall(text) if _ANY_NAME.search(x)]
+    bracketed = _bracketed(text)
     if bracketed:
         return bracketed
     lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -403,6 +403,19 @@ def _lists(text: str) -> list[list[str]]:
     paragraphs = re.split(r"\n\s*\n", text)
     bare = [_items(re.sub(r"\A[^\n]*:", "", x.strip())) for x in paragraphs]
     return [items for items in bare if all(map(_is_name, items))]
+
+
+def _bracketed(text: str) -> list[list[str]]:
+    """What stands in brackets; nothing if one is not closed: a list cut off."""
+    found, depth = [], 0
+    for part in _BRACKET.split(text):
+        if part == "[":
+            depth += 1
+        elif part == "]":
+            depth = max(0, depth - 1)
+        elif depth and _ANY_NAME.search(part):
+            found.append(_items(part))
+    return found if depth == 0 else []
 
 
 def _items(text: str) -> list[str]:
