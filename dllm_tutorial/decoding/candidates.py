@@ -1,15 +1,19 @@
 r"""Reading logits: the token proposed at each position and how sure it is.
 
-The logits of a large model are far bigger than a processor's cache, and much of the
-cost of a step is fetching them. So on a CPU they are read in tiles of as many positions
-as fit: a tile is fetched once and everything about it is worked out while it is there.
-A token is found in two levels, first its chunk of the vocabulary, then its place in
-it. Every operation treats each position alike, whatever tile or batch it lies in, so
-equal logits give equal numbers to the last bit: ties are decided by those bits.
+The logits of a large model are far bigger than a processor's cache, and fetching them
+is much of what a step costs. So on a CPU they are read in tiles of as many positions as
+fit: a tile is fetched once, and what stays of it is the maximum and the mass of each
+chunk of the vocabulary (``_in_chunks``). A token is then found in two levels, first its
+chunk, then its place in it. On a GPU, and for a compiler that fuses operations by
+itself, few operations on all logits at once cost least (``_whole``).
+
+Every operation treats each position alike, whatever tile or batch it lies in, so equal
+logits give equal numbers to the last bit: ties are decided by those bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +21,9 @@ from torch import Tensor
 
 __all__ = ["Candidates", "propose"]
 
-TILE = 2**21  # elements read at a time, 8 MB of float32
+TILE = 2**20  # elements read at a time, 4 MB of float32
+NARROW = 128  # vocabularies up to this size are not cut into chunks
+COLDEST = 1e-30  # a temperature between 0 and this does what this one does
 NEVER = -1100.0  # exp(NEVER) == 0; stands for log 0 in products
 BELOW_ONE = 1 - 2.0**-53
 
@@ -71,127 +77,249 @@ def propose(
     want : frozenset of str
         Any of "margin", "entropy", "log_probs".
     """
-    rows, u = logits.flatten(0, 1), uniform.flatten()
+    rows, u = logits.flatten(0, 1), uniform.reshape(-1, 1)
     size, vocab_size = rows.shape
-    count = size if logits.is_cuda else min(size, max(1, TILE // vocab_size))
-    dtype = torch.float32 if logits.element_size() < 4 else logits.dtype
-    buffer = torch.empty(count, vocab_size, dtype=dtype, device=logits.device)
-    tiles = []
-    for start in range(0, size, count):
-        tile = rows[start : start + count].to(dtype)
-        if suppressed is not None:
-            tile = tile.masked_fill(suppressed, -torch.inf)
-        tiles.append(
-            _propose(tile, u[start : start + count], temperature, top_p, want, buffer)
-        )
-    joined: list[Any] = [
-        None if parts[0] is None else torch.cat(parts).unflatten(0, logits.shape[:2])
-        for parts in zip(*tiles, strict=True)
-    ]
-    return Candidates(*joined)
+    if temperature > 0:
+        temperature = max(temperature, COLDEST)
+
+    fused = _fused(logits)
+    count = size if fused else max(1, TILE // vocab_size)
+    if fused or vocab_size <= NARROW or top_p is not None:
+        tiles = zip(rows.split(count), u.split(count), strict=True)
+        each = [
+            _whole(_read(part, suppressed), v, temperature, top_p, want)
+            for part, v in tiles
+        ]
+        found = _join(each)
+    else:
+        found = _in_chunks(rows, u, temperature, want, suppressed, count)
+    shaped: list[Any] = [x if x is None else x.view(logits.shape[:2]) for x in found]
+    if "log_probs" in want:
+        shaped.append(_read(logits, suppressed).log_softmax(-1))
+    return Candidates(*shaped)
 
 
-def _propose(
+def _fused(x: Tensor) -> bool:
+    """Whether operations are fused, or memory is so fast that tiles do not pay."""
+    return x.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+def _read(logits: Tensor, suppressed: Tensor | None) -> Tensor:
+    """Float32 or Float64, minus infinity for suppressed tokens."""
+    logits = logits.float() if logits.element_size() < 4 else logits
+    if suppressed is None:
+        return logits
+    return logits.masked_fill(suppressed, -torch.inf)
+
+
+def _join(tiles: list[list[Any]]) -> list[Any]:
+    """Column by column; what was not asked for is None in every tile."""
+    if len(tiles) == 1:
+        return tiles[0]
+    columns = zip(*tiles, strict=True)
+    return [None if parts[0] is None else torch.cat(parts) for parts in columns]
+
+
+def _whole(
     logits: Tensor,
     uniform: Tensor,
     temperature: float,
     top_p: float | None,
     want: frozenset[str],
-    buffer: Tensor,
-) -> Candidates:
-    """For one tile Float[R, V], uniform Float64[R]; the buffer takes probabilities."""
-    width = _width(logits)
-    p = torch.softmax(logits, -1, out=buffer[: len(logits)])
-    peaks = _by_chunk(torch.amax, logits, width)  # [R, C]
-    peak, best = peaks.max(-1, keepdim=True)  # the first one, so the lowest token
+) -> list[Any]:
+    """For logits Float[n, V], uniform Float64[n, 1]: few operations, on all logits.
 
-    if temperature == 0:
-        place = _first(_chunk(logits, best, width, -torch.inf), peak)
-        token = best * width + place
-    else:
-        hot = p if temperature == 1 else (logits / temperature).softmax(-1)
-        if top_p is None:
-            chunk, rest = _draw(_by_chunk(torch.sum, hot, width), uniform[:, None])
-            place, _ = _draw(_chunk(hot, chunk, width, 0.0), rest)
-            token = chunk * width + place
+    Returns token, confidence, peak, margin and entropy, each [n, 1].
+    """
+    peak, best = _largest(logits)  # before p takes memory that this can use
+    p = logits.softmax(-1)
+    token = best
+    if temperature > 0:
+        hot = p if temperature == 1 else _tempered(logits, temperature)
+        if top_p is not None:
+            token = _nucleus(hot, uniform, top_p)
+        elif hot.shape[-1] <= NARROW:
+            token = _invert(hot, uniform)[0]
         else:
-            token = _nucleus(hot, uniform[:, None], top_p)
-    confidence = p.gather(-1, token)[:, 0].to(torch.float64)
+            chunk, rest = _draw_chunk(_by_chunk(torch.sum, hot), uniform)
+            inside, first = _inside(hot, chunk, 0.0)
+            token = first + _invert(inside, rest)[0]
+    confidence = p.gather(-1, token).to(torch.float64)
 
-    margin = entropy = log_probs = None
+    margin = entropy = None
+    if "margin" in want or "entropy" in want:
+        top = p.gather(-1, best).to(torch.float64)
     if "margin" in want:
-        inside = _chunk(logits, best, width, -torch.inf)
-        inside = inside.scatter(-1, _first(inside, peak), -torch.inf)
-        others = torch.cat([inside, peaks.scatter(-1, best, -torch.inf)], -1)
-        ratio = (others.amax(-1) - peak[:, 0]).to(torch.float64)
-        margin = -torch.expm1(ratio) * p.amax(-1)
-    if "entropy" in want:  # H = -log p_max - sum of p (l - m)
-        below = (logits - peak).clamp_(min=NEVER)
-        mean = below.mul_(p).sum(-1, dtype=torch.float64)
-        entropy = (-p.amax(-1).to(torch.float64).log() - mean).clamp(min=0)
-    if "log_probs" in want:
-        log_probs = logits.log_softmax(-1)
-    return Candidates(token[:, 0], confidence, peak[:, 0], margin, entropy, log_probs)
+        second = logits.scatter(-1, best, -torch.inf).amax(-1, keepdim=True)
+        margin = _margin(second - peak, top)
+    if "entropy" in want:
+        entropy = _entropy(_moments(logits, peak, p), top)
+    return [token, confidence, peak, margin, entropy]
 
 
-def _width(logits: Tensor) -> int:
-    """Of a chunk; one chunk is all where that costs less than two levels."""
-    vocab_size = logits.shape[-1]
-    if logits.is_cuda or vocab_size <= 128:
+def _in_chunks(
+    rows: Tensor,
+    uniform: Tensor,
+    temperature: float,
+    want: frozenset[str],
+    suppressed: Tensor | None,
+    count: int,
+) -> list[Any]:
+    """For logits Float[N, V], ``count`` rows at a time: returns what ``_whole`` does.
+
+    A tile leaves a few numbers per chunk behind; what remains is done for all rows
+    together, on the one chunk that holds the token of a row.
+    """
+    tiles = []
+    buffer = _read(rows[:0], None).new_empty(min(count, len(rows)), rows.shape[-1])
+    for part in rows.split(count):
+        tiles.append(_survey(_read(part, suppressed), temperature, want, buffer))
+    maxima, masses, hot, moments = _join(tiles)
+    peak, best = _largest(maxima)
+
+    def inside(chunk: Tensor) -> tuple[Tensor, Tensor]:
+        logits, first = _inside(rows, chunk, -torch.inf)
+        away = suppressed
+        if suppressed is not None:
+            away = suppressed.unfold(-1, logits.shape[-1], 1)[first[:, 0]]
+        return _read(logits, away), first
+
+    def probability(logits: Tensor, place: Tensor, chunk: Tensor) -> Tensor:
+        share = logits.softmax(-1).gather(-1, place).to(torch.float64)
+        # a sum of rounded probabilities may be above 1
+        return (share * masses.gather(-1, chunk)).clamp_(max=1)
+
+    margin = entropy = None
+    if temperature == 0 or want:
+        logits, first = inside(best)
+        _, place = _largest(logits)
+        token = first + place
+        confidence = top = probability(logits, place, best)
+    if "margin" in want:
+        near = logits.scatter(-1, place, -torch.inf).amax(-1, keepdim=True)
+        far = maxima.scatter(-1, best, -torch.inf).amax(-1, keepdim=True)
+        margin = _margin(torch.maximum(near, far) - peak, top)
+    if "entropy" in want:
+        entropy = _entropy(moments, top)
+    if temperature > 0:
+        chunk, rest = _draw_chunk(masses if temperature == 1 else hot, uniform)
+        logits, first = inside(chunk)
+        place = _invert(_tempered(logits, temperature), rest)[0]
+        token = first + place
+        confidence = probability(logits, place, chunk)
+    return [token, confidence, peak, margin, entropy]
+
+
+def _survey(
+    logits: Tensor, temperature: float, want: frozenset[str], buffer: Tensor
+) -> list[Any]:
+    """What is kept of a tile Float[n, V], each Float[n, C] or None if nobody asks: of
+    its chunks the maxima, the probabilities (untempered and tempered) and the sums of
+    p (l - max l)."""
+    p = torch.softmax(logits, -1, out=buffer[: len(logits)])
+    maxima, masses = _by_chunk(torch.amax, logits), _by_chunk(torch.sum, p)
+    hot = moments = None
+    if "entropy" in want:
+        moments = _moments(logits, maxima.amax(-1, keepdim=True), p)
+    if temperature not in (0, 1):
+        hot = _by_chunk(torch.sum, _tempered(logits, temperature))
+    return [maxima, masses, hot, moments]
+
+
+def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of Float[n, k] and its place, the first one among equals: [n, 1].
+
+    ATen's search for the place is not vectorised on a CPU: there a second maximum, of
+    how far the end is from the places where the first one is found, takes less time.
+    """
+    if _fused(values):
+        return values.max(-1, keepdim=True)
+    n = values.shape[-1]
+    peak = values.amax(-1, keepdim=True)
+    countdown = torch.arange(n, 0, -1, dtype=values.dtype, device=values.device)
+    found = torch.eq(values, peak, out=torch.empty_like(values)).mul_(countdown)
+    place = n - found.amax(-1, keepdim=True).to(torch.int64)
+    return peak, place.clamp_(max=n - 1)  # NaN is nowhere
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """softmax(l / T) of Float[n, k], with the peak taken off lest l / T overflow."""
+    if temperature != 1:
+        below = logits - logits.amax(-1, keepdim=True)
+        logits = below.div_(temperature)
+    return logits.softmax(-1)
+
+
+def _margin(gap: Tensor, top: Tensor) -> Tensor:
+    """p1 - p2, from l2 - l1 and p1."""
+    return -torch.expm1(gap.to(torch.float64)) * top
+
+
+def _moments(logits: Tensor, peak: Tensor, p: Tensor) -> Tensor:
+    """Sum of p (l - max l) over each chunk: Float[n, C]."""
+    return _by_chunk(torch.sum, (logits - peak).clamp_(min=NEVER).mul_(p))
+
+
+def _entropy(moments: Tensor, top: Tensor) -> Tensor:
+    """H = -log p1 - sum of p (l - max l), Float64[n, 1]."""
+    mean = moments.sum(-1, keepdim=True, dtype=torch.float64)
+    return (-top.log() - mean).clamp(min=0)
+
+
+def _width(vocab_size: int) -> int:
+    """Tokens in a chunk; the last chunk may have fewer."""
+    if vocab_size <= NARROW:
         return vocab_size
     return 32 if vocab_size <= 1024 else 512
 
 
-def _by_chunk(reduce, values: Tensor, width: int) -> Tensor:
-    """Float[R, C]: ``reduce`` over each chunk of the last axis; the last is shorter."""
-    whole = values.shape[-1] // width * width
+def _by_chunk(reduce: Callable[..., Tensor], values: Tensor) -> Tensor:
+    """Float[n, C]: ``reduce`` over each chunk of the last axis of Float[n, V]."""
+    vocab_size, width = values.shape[-1], _width(values.shape[-1])
+    whole = vocab_size // width * width
     parts = reduce(values[:, :whole].unflatten(-1, (-1, width)), -1)
-    if whole == values.shape[-1]:
+    if whole == vocab_size:
         return parts
     return torch.cat([parts, reduce(values[:, whole:], -1, keepdim=True)], -1)
 
 
-def _chunk(values: Tensor, index: Tensor, width: int, outside: float) -> Tensor:
-    """Float[R, width]: chunk ``index``: Long[R, 1], the last one filled up."""
-    if width == values.shape[-1]:
-        return values
-    columns = index * width + torch.arange(width, device=values.device)
-    inside = values.gather(-1, columns.clamp(max=values.shape[-1] - 1))
-    return inside.masked_fill_(columns >= values.shape[-1], outside)
+def _inside(values: Tensor, chunk: Tensor, outside: float) -> tuple[Tensor, Tensor]:
+    """A chunk Long[n, 1] of Float[n, V]: Float[n, W], and its first token Long[n, 1].
 
-
-def _first(values: Tensor, peak: Tensor) -> Tensor:
-    """Long[R, 1]: the first place where values[R, n] == peak[R, 1].
-
-    argmax in three vectorised passes; ATen's own takes several times as long.
+    A last chunk that is shorter begins earlier, with the value ``outside`` there.
     """
-    n = values.shape[-1]
-    countdown = torch.arange(n, 0, -1, dtype=values.dtype, device=values.device)
-    hit = torch.eq(values, peak, out=torch.empty_like(values))
-    first = n - hit.mul_(countdown).amax(-1, keepdim=True).to(torch.int64)
-    return first.clamp_(max=n - 1)  # NaN is nowhere
+    vocab_size, width = values.shape[-1], _width(values.shape[-1])
+    start = chunk * width
+    first = start.clamp(max=vocab_size - width)
+    row = torch.arange(len(values), device=values.device)
+    inside = values.unfold(-1, width, 1)[row, first[:, 0]]
+    if vocab_size % width:
+        column = torch.arange(width, device=values.device)
+        inside.masked_fill_(column < start - first, outside)
+    return inside, first
 
 
-def _draw(p: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Index i with probability proportional to p[i], by inverting the running sum.
-
-    p is Float[R, n], uniform Float64[R, 1]. Also returns what is left of ``uniform``:
-    given i, uniform on [0, 1) again.
-    """
-    if p.shape[-1] == 1:
-        return torch.zeros_like(uniform, dtype=torch.int64), uniform
-    running = p.to(torch.float64, copy=True).cumsum_(-1)
-    # uniform < 1 keeps the target below the last entry, so a token of mass 0 never wins
+def _invert(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Index i with probability proportional to weights[i], by inverting their running
+    sum. For Float[n, k] and Float64[n, 1]: Long[n, 1]; the target and the sums, too."""
+    running = weights.to(torch.float64, copy=True).cumsum_(-1)
+    # uniform < 1 keeps the target below the last entry, so a weight of 0 never wins
     target = uniform * running[:, -1:]
     index = torch.searchsorted(running, target, right=True)
-    index = index.clamp(max=p.shape[-1] - 1)  # only NaN reaches this far
-    end = running.gather(-1, index)
-    start = running.gather(-1, (index - 1).clamp(min=0)) * (index > 0)
-    return index, ((target - start) / (end - start)).clamp(max=BELOW_ONE)
+    return index.clamp_(max=weights.shape[-1] - 1), target, running  # NaN is beyond
+
+
+def _draw_chunk(masses: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """A chunk Long[n, 1] drawn by mass, and what is left of ``uniform``: given the
+    chunk, it is uniform on [0, 1) again."""
+    chunk, target, running = _invert(masses, uniform)
+    end = running.gather(-1, chunk)
+    start = running.gather(-1, (chunk - 1).clamp(min=0)) * (chunk > 0)
+    return chunk, ((target - start) / (end - start)).clamp(max=BELOW_ONE)
 
 
 def _nucleus(p: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    """Draw among the most probable tokens that together reach ``top_p``: Long[R, 1]."""
+    """Draw among the most probable tokens that together reach ``top_p``: Long[n, 1]."""
     p, order = p.sort(dim=-1, descending=True, stable=True)
     before = p.cumsum(-1, dtype=torch.float64) - p
-    return order.gather(-1, _draw(p * (before < top_p), uniform)[0])
+    return order.gather(-1, _invert(p * (before < top_p), uniform)[0])

@@ -265,10 +265,10 @@ def leave_one_out(task: Task, state: State) -> Tensor:
 
 
 def _faults(view: View, strategy: Strategy) -> Tensor:
+    """Bool[2]: is a peak that is used NaN or +inf; is one -inf?"""
     used = view.fillable if "revealed" in strategy.needs else view.masked
-    peak = view.found.peak
-    broken = peak.isnan() | (peak == torch.inf)
-    return torch.stack([(used & broken).any(), (used & (peak == -torch.inf)).any()])
+    peak = torch.where(used, view.found.peak, 0.0)
+    return torch.stack([~(peak.amax() < torch.inf), peak.amin() == -torch.inf])
 
 
 def _check_faults(state: State) -> None:

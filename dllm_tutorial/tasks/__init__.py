@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Generator, Tensor
@@ -24,7 +24,7 @@ from dllm_tutorial.tasks.base import (
 from dllm_tutorial.tasks.puzzles import LatinSquare, Sudoku, Sudoku9
 from dllm_tutorial.tasks.vocabulary import EOS, MASK, PAD, VOCABULARY
 from dllm_tutorial.tasks.waiting_line import WaitingLine
-from dllm_tutorial.tasks.writing import Paraphrase, WordsToSentence
+from dllm_tutorial.tasks.writing import LEVELS, Paraphrase, WordsToSentence
 
 __all__ = [
     "ANSWER_LENGTH",
@@ -53,17 +53,12 @@ CHUNK = 500  # instances drawn at a time
 LENGTHS = range(3, 11)  # of the lists that networks are trained on
 
 _MAKERS: dict[str, Callable[[], Task]] = {
+    **{kind: partial(WaitingLine, kind, LENGTHS) for kind in WaitingLine.KINDS},
     **{
-        kind: lambda kind=kind: WaitingLine(kind, LENGTHS) for kind in WaitingLine.KINDS
-    },
-    **{
-        f"{kind}_names": lambda kind=kind: WaitingLine(kind, LENGTHS, words_per_item=2)
+        f"{kind}_names": partial(WaitingLine, kind, LENGTHS, words_per_item=2)
         for kind in WaitingLine.KINDS
     },
-    **{
-        f"w2s_{level}": lambda level=level: WordsToSentence(level)
-        for level in ("easy", "medium", "hard")
-    },
+    **{f"w2s_{level}": partial(WordsToSentence, level) for level in LEVELS},
     "paraphrase": Paraphrase,
     "latin_square": LatinSquare,
     "sudoku": Sudoku,

@@ -1,6 +1,7 @@
 """What one decoding step costs beside the forward pass.
 
     OMP_WAIT_POLICY=passive python tests/benchmarks/bench_decoding.py
+    python tests/benchmarks/bench_decoding.py --device cuda --compile
 
 times, in turn within each repetition, on the same logits:
 
@@ -8,18 +9,24 @@ times, in turn within each repetition, on the same logits:
 * our step: everything ``generate`` does in one step of confidence top-k;
 * the plain rule: LLaDA's published step, written straight from its description.
 
-The rows go to ``dllm_tutorial/data/results/benchmark_decoding.csv``: medians over the
-repetitions in milliseconds, and median and quartiles of the ratios within repetitions.
-Milliseconds are processor time over two threads, which other work on the machine moves
-less than the clock on the wall; the wait policy keeps idle threads from counting.
-Logits are float32.
+The rows go to ``dllm_tutorial/data/results/benchmark_decoding.csv``, those of a GPU to
+``benchmark_decoding_cuda.csv``: medians over the repetitions in milliseconds, and
+median and quartiles of the ratios within repetitions. Logits are float32.
+
+On a CPU milliseconds are processor time over two threads, which other work on the
+machine moves less than the clock on the wall; the wait policy keeps idle threads from
+counting. On a GPU they are the time between two events; the floor and our step are
+replayed as CUDA graphs, the plain rule runs as it is written. With ``--compile`` our
+step is measured again as compiled by ``torch.compile`` (column ``compiled``).
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +38,20 @@ from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.study import provenance, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "dllm_tutorial" / "data" / "results" / "benchmark_decoding.csv"
+RESULTS = ROOT / "dllm_tutorial" / "data" / "results"
+NAMES = {"cpu": "benchmark_decoding.csv", "cuda": "benchmark_decoding_cuda.csv"}
 SHAPES = [(8, 128, 32_000), (8, 128, 126_464), (32, 128, 64), (64, 256, 512)]
 THREADS = 2
 SEED = 0
+
+Run = Callable[[], object]
 
 
 def plain_step(x: Tensor, logits: Tensor, temperature: float, mask_id: int) -> Tensor:
     """LLaDA's rule: Gumbel-max in float64, softmax confidence, topk row by row."""
     noisy = logits
     if temperature > 0:
-        noise = torch.rand(logits.shape, dtype=torch.float64)
+        noise = torch.rand(logits.shape, dtype=torch.float64, device=logits.device)
         noisy = logits.to(torch.float64).exp() / (-noise.log()) ** temperature
     token = noisy.argmax(-1)
     p = logits.softmax(-1).gather(-1, token[..., None])[..., 0]
@@ -53,75 +63,148 @@ def plain_step(x: Tensor, logits: Tensor, temperature: float, mask_id: int) -> T
     return torch.where(reveal, token, x)
 
 
-def our_step(logits: Tensor, temperature: float) -> Callable[[], object]:
+def our_step(logits: Tensor, temperature: float, *, compiled: bool = False) -> Run:
     """One step of ``generate`` on rows that are masked throughout."""
     batch, length, vocab_size = logits.shape
-    x = torch.full((batch, length), vocab_size)
+    x = torch.full((batch, length), vocab_size, device=logits.device)
     setting = task.Task(
         FunctionDenoiser(lambda x: logits, vocab_size),
-        seeds=torch.arange(batch),
+        seeds=torch.arange(batch, device=logits.device),
         temperature=temperature,
         top_p=None,
         suppressed=None,
         **task.lay_blocks(x == vocab_size, None, None),
     )
     state, rule = task.first_state(x), strategies.confidence_top_k(1)
-    return lambda: loop.step(rule, setting, state, logits)
+    step = loop.step
+    if compiled:
+        torch.compiler.reset()
+        step = torch.compile(step, fullgraph=True, dynamic=False)
+    return lambda: step(rule, setting, state, logits)
 
 
-def milliseconds(run: Callable[[], object]) -> float:
-    start = time.process_time()
+def as_graph(run: Run) -> Run:
+    """``run`` captured as a CUDA graph, after the warm-up on a stream of its own that
+    PyTorch asks for; its results stay where the graph writes them."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def milliseconds(run: Run, device: str) -> float:
+    if device == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end)
+    begin = time.process_time()
     run()
-    return 1e3 * (time.process_time() - start) / THREADS
+    return 1e3 * (time.process_time() - begin) / THREADS
 
 
-def measure(shape: tuple[int, int, int], temperature: float, repeats: int) -> dict:
+def measure(
+    shape: tuple[int, int, int],
+    temperature: float,
+    repeats: int,
+    *,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> dict[str, int | float]:
     """One row: medians in milliseconds and ratios within repetitions."""
     generator = torch.Generator().manual_seed(SEED)
-    logits = torch.randn(shape, generator=generator)
-    x = torch.full(shape[:2], shape[2])
-    runs = [
-        lambda: logits.amax(-1),
-        our_step(logits, temperature),
-        lambda: plain_step(x, logits, temperature, shape[2]),
-    ]
-    for run in runs:
-        run()
+    logits = torch.randn(shape, generator=generator).to(device)
+    x = torch.full(shape[:2], shape[2], device=device)
     with torch.no_grad():
-        times = [[milliseconds(run) for run in runs] for _ in range(repeats)]
+        runs: list[Run] = [
+            lambda: logits.amax(-1),
+            our_step(logits, temperature, compiled=compiled),
+        ]
+        if device == "cuda":
+            runs = [as_graph(run) for run in runs]
+        runs.append(lambda: plain_step(x, logits, temperature, shape[2]))
+        for run in runs:
+            run()
+        times = [[milliseconds(run, device) for run in runs] for _ in range(repeats)]
     floor, step, plain = np.array(times).T
     low, ratio, high = np.quantile(step / floor, [0.25, 0.5, 0.75])
-    return {
+    digits = 2 if device == "cpu" else 4
+    row = {
         "batch": shape[0],
         "positions": shape[1],
         "vocabulary": shape[2],
         "temperature": int(temperature),
-        "floor_ms": round(float(np.median(floor)), 2),
-        "step_ms": round(float(np.median(step)), 2),
-        "plain_ms": round(float(np.median(plain)), 2),
+        "floor_ms": round(float(np.median(floor)), digits),
+        "step_ms": round(float(np.median(step)), digits),
+        "plain_ms": round(float(np.median(plain)), digits),
         "step_over_floor": round(float(ratio), 2),
         "q25": round(float(low), 2),
         "q75": round(float(high), 2),
         "plain_over_step": round(float(np.median(plain / step)), 2),
         "repeats": repeats,
     }
+    return row if device == "cpu" else {**row, "compiled": int(compiled)}
 
 
-def main() -> None:
+def arguments_of(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    parser.add_argument("--device", choices=NAMES, default="cpu")
+    parser.add_argument("--compile", action="store_true", help="with --device cuda")
+    parser.add_argument("--out", type=Path, help="default: the package's results")
+    arguments = parser.parse_args(words)
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
+    if arguments.compile and arguments.device != "cuda":
+        parser.error("--compile needs --device cuda: eager code is what a CPU runs")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a CUDA device, and torch sees none")
+    if arguments.out is None:
+        arguments.out = RESULTS / NAMES[arguments.device]
+    return arguments
+
+
+def origin_of(arguments: argparse.Namespace) -> dict[str, object]:
+    """Provenance of the rows: the device is the one that was measured."""
+    command = "python tests/benchmarks/bench_decoding.py"
+    if arguments.device == "cpu":
+        command = f"OMP_WAIT_POLICY=passive {command}"
+    else:
+        command += " --device cuda" + " --compile" * arguments.compile
+    origin = provenance(command, SEED)
+    if arguments.device == "cpu":
+        origin["device"] = f"CPU {platform.machine()}"
+    return origin
+
+
+def main(words: list[str] | None = None) -> None:
+    arguments = arguments_of(words)
     torch.set_num_threads(THREADS)
+    forms = (False, True) if arguments.compile else (False,)
     rows = []
-    for shape in SHAPES:
-        for temperature in (0.0, 1.0):
-            # Small shapes take a millisecond: more repetitions cost nothing.
-            small = 10 if shape[2] < 1000 else 1
-            rows.append(measure(shape, temperature, small * arguments.repeats))
-            print(rows[-1], flush=True)
-    command = "OMP_WAIT_POLICY=passive python tests/benchmarks/bench_decoding.py"
-    write_rows(arguments.out, rows, provenance(command, SEED))
+    for shape, temperature, compiled in product(SHAPES, (0.0, 1.0), forms):
+        # Small shapes take a millisecond: more repetitions cost nothing.
+        small = 10 if shape[2] < 1000 else 1
+        rows.append(
+            measure(
+                shape,
+                temperature,
+                small * arguments.repeats,
+                device=arguments.device,
+                compiled=compiled,
+            )
+        )
+        print(rows[-1], flush=True)
+    write_rows(arguments.out, rows, origin_of(arguments))
 
 
 if __name__ == "__main__":
