@@ -34,7 +34,6 @@ test: lint ## everything that must hold before a commit
 	$(BIN)/pytest tests/test_site.py
 
 study: $(READY) ## measure the rows of chapters 5 and 6 again; stop and go on at will
-	$(BIN)/python -m dllm_tutorial.reversal --out runs/reversal
 	$(BIN)/python -m dllm_tutorial.bench_study --out runs/bench --workers 2
 
 notebooks: $(READY) ## sync, execute and strip all notebooks in place

@@ -807,8 +807,7 @@ def trade_off() -> Finding:
 
 @_evidence
 def flexibility_backfires() -> Finding:
-    rows = study.read_rows("text_gap")
-    gap = rows[rows["budget"] == "short"]["gap_bits_per_character"]
+    gap = study.read_rows("text_gap")["gap_bits_per_character"]
     low, high = study.mean_interval(gap)
     return Finding(
         "open",
