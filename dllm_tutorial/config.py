@@ -101,7 +101,7 @@ class TextFromNoise:
 
 
 CHAPTERS["01_text_from_noise"] = {
-    "smoke": TextFromNoise(steps=400, seeds=3, sequences=400, batches=40, windows=80),
+    "smoke": TextFromNoise(steps=250, seeds=3, sequences=400, batches=40, windows=80),
     "full": TextFromNoise(
         steps=4000, seeds=5, sequences=4000, batches=1000, windows=1000
     ),
