@@ -128,13 +128,15 @@ def write_rows(
     return table
 
 
-def read_rows(name: str) -> pd.DataFrame:
+def read_rows(name: str, text: Iterable[str] = ()) -> pd.DataFrame:
     """Rows that ship with the package, with their provenance in ``.attrs``.
 
     Parameters
     ----------
     name : str
         File name in ``dllm_tutorial/data/results``, without ``.csv``.
+    text : iterable of str
+        Columns that are kept as text where pandas would read numbers, such as ``0110``.
     """
     folder = resources.files("dllm_tutorial") / "data" / "results"
     names = sorted(
@@ -144,7 +146,8 @@ def read_rows(name: str) -> pd.DataFrame:
     )
     _checks.one_of(name, "name", names)
     with (folder / f"{name}.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, engine="python")  # floats to the last bit
+        # engine: floats to the last bit
+        table = pd.read_csv(file, engine="python", dtype=dict.fromkeys(text, str))
     origin = folder / f"{name}.json"
     if origin.is_file():
         table.attrs.update(json.loads(origin.read_text(encoding="utf-8")))
