@@ -205,11 +205,12 @@ def masks() -> list[dict]:
 
 
 def measure_masks(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Two rows, for the list and for the ``<eos>`` after it.
+    """A row for each position of the answer and what stands there in truth.
 
-    ``tokens`` are masked in all and ``wrong`` of them predicted wrongly, with the true
-    answer at all other positions; ``whole`` counts the instances without an error at
-    any masked position. A model's accuracy at m masks without its own mistakes.
+    ``part`` is ``list`` or ``end``, the ``<eos>`` after it. ``tokens`` are masked at
+    this position over all instances and ``wrong`` of them predicted wrongly, with the
+    true answer wherever nothing is masked: the model without its own mistakes.
+    ``whole`` counts the instances without an error at any masked position.
     """
     task, instances = problems(cell["task"], None, cell["instances"])
     generator = Generator().manual_seed(SEED)
@@ -224,11 +225,13 @@ def measure_masks(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "part": part,
-            "tokens": int((hidden & where).sum()),
-            "wrong": int((wrong & where).sum()),
+            "position": position,
+            "tokens": int((hidden & where)[:, position].sum()),
+            "wrong": int((wrong & where)[:, position].sum()),
             "whole": whole,
         }
         for part, where in (("list", truth != tasks.EOS), ("end", truth == tasks.EOS))
+        for position in range(tasks.ANSWER_LENGTH)
     ]
 
 
@@ -244,19 +247,16 @@ STUDIES: dict[str, tuple[Callable, Callable[[], list[dict]]]] = {
 
 
 def steps(cell: Mapping[str, Any]) -> float:
-    """Forward passes of a cell, roughly: its share of the work."""
-    k = cell.get("value", 24)
-    return cell["instances"] * (
-        24 / k if k >= 1 and cell.get("rule") != "factor" else 8
-    )
+    """Calls of the model in a cell, roughly: its share of the work."""
+    static = cell.get("rule") in TOP_K
+    return cell["instances"] * (tasks.ANSWER_LENGTH / cell["value"] if static else 8)
 
 
 def version() -> str:
     """Changes with the shipped weights of the models that are measured."""
     files = sorted(pretrained.FOLDER.glob("tasks-*.json"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[
-        :12
-    ]
+    content = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -266,6 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="of the rows")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument(
         "--exact", action="store_true", help="exact denoisers only: needs no weights"
@@ -279,6 +280,8 @@ def main(arguments: list[str] | None = None) -> None:
                 parser.error(f"STUDY must be one of {', '.join(STUDIES)}, got {name}")
             function, make_cells = STUDIES[name]
             cells = [c for c in make_cells() if not a.exact or c["model"] == "exact"]
+            if not cells:
+                continue
             print(f"{name}: {len(cells)} cells", flush=True)
             rows = grid.run(
                 cells,
@@ -290,7 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
                 executor=pool,
                 cost=steps,
             )
-            study.write_rows(RESULTS / f"{name}.csv", rows, rows.attrs)
+            study.write_rows(a.results / f"{name}.csv", rows, rows.attrs)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from dllm_tutorial import _checks, text
+from torch import Generator
+
+from dllm_tutorial import _checks, lora, text
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.training import load_weights
 
@@ -22,7 +24,8 @@ def load_network(name: str) -> tuple[Transformer, dict]:
     ----------
     name
         Of a JSON file in ``dllm_tutorial/data/weights``: a text model, or
-        ``"tasks-dllm-0"`` and the like (:mod:`dllm_tutorial.train_tasks`).
+        ``"tasks-dllm-0"`` and the like (:mod:`dllm_tutorial.train_tasks`). Adapters
+        are merged into the network that they were trained on.
 
     Raises
     ------
@@ -31,8 +34,15 @@ def load_network(name: str) -> tuple[Transformer, dict]:
     """
     _checks.one_of(name, "name", sorted(path.stem for path in FOLDER.glob("*.json")))
     tensors, about = load_weights(FOLDER / f"{name}.json")
-    model = Transformer(TransformerConfig(**about["model"]))
-    model.load_state_dict({k: v.float() for k, v in tensors.items()})
+    weights = {k: v.float() for k, v in tensors.items()}
+    if "base" in about:
+        model, _ = load_network(about["base"])
+        lora.adapt(model, about["rank"], Generator())
+        model.load_state_dict(weights, strict=False)
+        lora.merge(model)
+    else:
+        model = Transformer(TransformerConfig(**about["model"]))
+        model.load_state_dict(weights)
     return model.eval(), about
 
 

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 import dllm_tutorial
-from dllm_tutorial import _checks
+from dllm_tutorial import _checks, _files
 
 __all__ = [
     "bootstrap_interval",
@@ -121,10 +121,10 @@ def write_rows(
     if table.empty:
         raise ValueError("rows must not be empty")
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
+    _files.write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
     if origin is not None:
         text = json.dumps(dict(origin), indent=2) + "\n"
-        path.with_suffix(".json").write_text(text, encoding="utf-8")
+        _files.write_whole(path.with_suffix(".json"), text.encode())
     return table
 
 

@@ -103,8 +103,9 @@ def dataset(size: int, generator: Generator, names: Sequence[str] = TRAINED) -> 
     rows = []
     for name, (start, end) in zip(names, itertools.pairwise(edges), strict=True):
         task = make(name)
-        for part in torch.arange(start, end).split(CHUNK):
-            instances = task.draw(len(part), split="train", generator=generator)
+        for done in range(start, end, CHUNK):
+            count = min(CHUNK, end - done)
+            instances = task.draw(count, split="train", generator=generator)
             answers = task.joint(instances).sample(generator)
             rows.append(torch.cat([instances.prompts, answers], 1))
     return torch.cat(rows)

@@ -1,9 +1,9 @@
 """All sentences of the small English grammar, counted by dynamic programming.
 
 The language is finite: trillions of sentences of at most fifteen words. Every word has
-one class (``WORD_CLASS`` of the lexicon), so a sentence is one path through an automaton
-over classes, and a sum over all sentences is a sum over paths. All counts are whole
-numbers below 2^53, which float64 adds and multiplies exactly.
+one class (``WORD_CLASS`` of the lexicon), so a sentence is one path through an
+automaton over classes, and a sum over all sentences is a sum over paths. All counts are
+whole numbers below 2^53, which float64 adds and multiplies exactly.
 """
 
 from __future__ import annotations

@@ -1,0 +1,158 @@
+"""Training on all tasks: the twins are twins, and what ships is what was trained."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pandas as pd
+import pytest
+import torch
+from torch import Generator
+
+from dllm_tutorial import pretrained, study, tasks, train_tasks, training
+from dllm_tutorial.tasks import PROMPT_LENGTH
+from dllm_tutorial.train_tasks import Budget, Run
+
+TINY = {
+    "cpu": Budget(4, 2, 1e-3, 8, 1, 2, evaluate_every=2),
+    "tuned": Budget(2, 2, 1e-2, 8, 1, 2, evaluate_every=2, rank=2),
+}
+FEW = {
+    "dllm-0": Run("dllm", "cpu", 0),
+    "ar-0": Run("ar", "cpu", 0),
+    "tuned-copy-0": Run("dllm", "tuned", 0, "copy"),
+}
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Three runs of seconds; their results go to a folder of this test."""
+    for name, value in {"BUDGETS": TINY, "RUNS": FEW, "DATA": 64, "PROBES": 2}.items():
+        monkeypatch.setattr(train_tasks, name, value)
+    monkeypatch.setattr(train_tasks, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    return tmp_path
+
+
+def test_runs_are_trained_once_and_shipped(small):
+    out = ["--out", str(small / "runs")]
+    train_tasks.main(["dllm-0", *out])
+    assert train_tasks.finished("dllm-0", small / "runs")
+    assert not train_tasks.finished("ar-0", small / "runs")
+    first = (small / "runs" / "dllm-0" / "checkpoint.json").read_text()
+    train_tasks.main(out)
+    assert (small / "runs" / "dllm-0" / "checkpoint.json").read_text() == first
+    curves = pd.read_csv(small / "results" / "task_curves.csv")
+    shown = curves.groupby("run")["step"].unique().map(list).to_dict()
+    assert shown == {"dllm-0": [2, 4], "ar-0": [2, 4], "tuned-copy-0": [2]}
+    assert set(curves[curves["run"] == "ar-0"]["task"]) == set(tasks.TRAINED)
+    assert set(curves[curves["run"] == "tuned-copy-0"]["task"]) == {"copy"}
+    x = torch.randint(len(tasks.VOCABULARY), (2, 50))
+    for name in ("dllm-0", "ar-0"):
+        model, about = pretrained.load_network(f"tasks-{name}")
+        trained = train_tasks.network(FEW[name]).eval()
+        trained.load_state_dict(training.averaged_weights(small / "runs" / name)[0])
+        torch.testing.assert_close(model(x), trained(x), atol=0.02, rtol=0.02)
+        assert about["step"] == 4 and about["vocabulary"]
+    tuned, _ = pretrained.load_network("tasks-tuned-copy-0")
+    base, _ = pretrained.load_network("tasks-dllm-0")
+    assert not torch.equal(tuned(x), base(x))
+    assert torch.equal(tuned.embed.weight, base.embed.weight)
+    with pytest.raises(SystemExit):
+        train_tasks.main(["walk", *out])
+
+
+@pytest.mark.parametrize("seed", train_tasks.SEEDS)
+def test_the_twins_differ_in_nothing_but_who_may_look_at_whom(seed):
+    dllm, ar = (train_tasks.RUNS[f"{model}-{seed}"] for model in ("dllm", "ar"))
+    assert train_tasks.plan(dllm) == train_tasks.plan(ar)
+    one, other = (train_tasks.network(run) for run in (dllm, ar))
+    for (name, a), (same, b) in zip(
+        one.state_dict().items(), other.state_dict().items(), strict=True
+    ):
+        assert name == same and torch.equal(a, b)
+    kinds = one.config.attention, other.config.attention
+    assert kinds == ("bidirectional", "causal")
+
+
+def test_the_causal_loss_is_the_answers_negative_log_probability():
+    model = train_tasks.network(Run("ar", "cpu", 0)).double().eval()
+    x = tasks.dataset(3, Generator().manual_seed(0))
+    given = model(x).log_softmax(-1)
+    nll = 0.0
+    for row, position in itertools.product(range(3), range(PROMPT_LENGTH, x.shape[1])):
+        nll -= given[row, position, x[row, position]].item()
+    loss = train_tasks.answer_loss(model, x, Generator())
+    assert loss.item() == pytest.approx(nll / 3 / tasks.ANSWER_LENGTH, rel=1e-9)
+
+
+def test_the_diffusion_loss_never_masks_a_prompt():
+    seen = []
+
+    class Spy(torch.nn.Module):
+        config = train_tasks.network(Run("dllm", "cpu", 0)).config
+        mask_id = tasks.MASK
+
+        def forward(self, x):
+            seen.append(x)
+            return torch.zeros(*x.shape, len(tasks.VOCABULARY))
+
+    x = tasks.dataset(64, Generator().manual_seed(0))
+    loss = train_tasks.answer_loss(Spy(), x, Generator().manual_seed(1))
+    masked = torch.cat(seen) == tasks.MASK
+    assert not masked[:, :PROMPT_LENGTH].any() and masked[:, PROMPT_LENGTH:].any()
+    # uniform predictions: every masked token costs log V, so the bound is exact
+    uniform = torch.tensor(len(tasks.VOCABULARY)).log()
+    torch.testing.assert_close(loss, uniform)
+
+
+def test_one_at_a_time_counts_what_an_oracle_gets_right():
+    task = tasks.make("sort")
+    drawn = task.draw(6, generator=Generator().manual_seed(0))
+    joint = task.joint(drawn)
+
+    class Known(torch.nn.Module):
+        config = train_tasks.network(Run("dllm", "cpu", 0)).config
+        mask_id = tasks.MASK
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return joint(x)
+
+    assert train_tasks.one_at_a_time(Known(), task, 6).all()
+
+
+# --- what ships
+
+
+SHIPPED = sorted(path.stem for path in pretrained.FOLDER.glob("tasks-*.json"))
+
+
+def test_everything_that_is_trained_ships():
+    assert sorted(f"tasks-{name}" for name in train_tasks.RUNS) == SHIPPED
+    size = sum(path.stat().st_size for path in pretrained.FOLDER.iterdir())
+    assert size < 30e6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_are_of_the_run_that_is_listed(name):
+    about = json.loads((pretrained.FOLDER / f"{name}.json").read_text())["about"]
+    run = train_tasks.RUNS[name.removeprefix("tasks-")]
+    assert about["training"] == vars(train_tasks.plan(run))
+    assert about["step"] == train_tasks.BUDGETS[run.budget].steps
+    assert about["model"] == vars(train_tasks.network(run).config)
+    assert about["vocabulary"] == train_tasks.vocabulary_hash()
+
+
+def test_curves_cover_every_run_to_its_end():
+    curves = study.read_rows("task_curves")
+    last = curves.groupby("run")["step"].max().to_dict()
+    steps = {
+        n: train_tasks.BUDGETS[r.budget].steps for n, r in train_tasks.RUNS.items()
+    }
+    assert last == steps
+    assert (curves["correct"] <= curves["n"]).all()
