@@ -30,6 +30,7 @@ RESULTS = pretrained.FOLDER.parent / "results"
 COMMAND = "python -m dllm_tutorial.bench_study"
 SEED = 0  # of instances and of decoding
 DLLMS = tuple(f"dllm-{seed}" for seed in train_tasks.SEEDS)
+HALVES = tuple(f"half-{seed}" for seed in train_tasks.SEEDS)
 ARS = tuple(f"ar-{seed}" for seed in train_tasks.SEEDS)
 TUNED = tuple(f"tuned-replace_index-{seed}" for seed in train_tasks.SEEDS)
 
@@ -129,6 +130,7 @@ def panels() -> list[dict]:
     # one token at a time: what the models can do at all, on every task
     rest = [task for task in tasks.TRAINED if task not in tasks.DECK]
     cells += [cell(m, task, "confidence", 1) for task in rest for m in DLLMS]
+    cells += [cell(m, t, "confidence", 1) for t in tasks.TRAINED for m in HALVES]
     cells += [cell(m, task, "left_to_right", 1) for task in tasks.TRAINED for m in ARS]
     return cells
 

@@ -2,11 +2,15 @@
 
 ``python -m dllm_tutorial.train_tasks --out runs/tasks`` trains whatever of ``RUNS`` is
 not finished in that folder and then ships the weights and the learning curves. With
-names of runs it trains those and stops, so that several can go side by side. A masked
-diffusion model and its autoregressive twin have the same network, instances, updates
-and supervised sequences; they differ in who may look at whom. Fine-tuned models are the
-diffusion model of the same seed with adapters (:mod:`dllm_tutorial.lora`) that saw
-10,000 instances of one task.
+names of runs it trains those and stops, so that several can go side by side.
+
+A masked diffusion model and its autoregressive twin have the same network, instances
+and batches; they differ in who may look at whom. Of an answer's tokens the twin is
+taught all in one update and the diffusion model those that are masked, half of them on
+average. So it is trained twice as long: ``half-0`` had the updates of ``ar-0``, and
+``dllm-0``, which goes on from there, the number of supervised tokens. Fine-tuned models
+are ``dllm-0`` with adapters (:mod:`dllm_tutorial.lora`) that saw 10,000 instances of
+one task.
 """
 
 from __future__ import annotations
@@ -64,22 +68,24 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a model, a budget, a seed, and the only task of a tuned one."""
+    """One training: a model, a budget, a seed, and the run it goes on from.
+
+    A tuned model has one task only.
+    """
 
     model: str
     budget: str
     seed: int
+    start: str | None = None
     task: str | None = None
 
 
 RUNS = {
+    **{f"half-{seed}": Run("dllm", "cpu", seed) for seed in SEEDS},
+    **{f"dllm-{seed}": Run("dllm", "cpu", seed, f"half-{seed}") for seed in SEEDS},
+    **{f"ar-{seed}": Run("ar", "cpu", seed) for seed in SEEDS},
     **{
-        f"{model}-{seed}": Run(model, "cpu", seed)
-        for seed in SEEDS
-        for model in ATTENTION
-    },
-    **{
-        f"tuned-{task}-{seed}": Run("dllm", "tuned", seed, task)
+        f"tuned-{task}-{seed}": Run("dllm", "tuned", seed, f"dllm-{seed}", task)
         for task in tasks.DECK
         for seed in SEEDS
     },
@@ -105,9 +111,12 @@ def network(run: Run) -> Transformer:
 def plan(run: Run) -> training.TrainingConfig:
     """How a run is trained; the same for the model and its twin."""
     size = BUDGETS[run.budget]
-    optimizer = "adamw" if size.rank else "muon"
     return training.TrainingConfig(
-        size.steps, size.batch_size, size.lr, seed=run.seed, optimizer=optimizer
+        size.steps,
+        size.batch_size,
+        size.lr,
+        seed=run.seed + 100 * bool(run.start),  # what goes on meets other batches
+        optimizer="adamw" if size.rank else "muon",
     )
 
 
@@ -144,15 +153,15 @@ def one_at_a_time(model: Transformer, task: tasks.Task, count: int) -> Tensor:
 def train(run: Run, folder: Path, device: str) -> None:
     """Train one run, or finish it, and keep its learning curve in ``curve.csv``.
 
-    A fine-tuned model starts from the diffusion model in the folder beside.
+    The run that it goes on from, if any, lies in the folder beside.
     """
     size = BUDGETS[run.budget]
     chosen = [run.task] if run.task else tasks.TRAINED
     rows = tasks.dataset(DATA, Generator().manual_seed(run.seed), chosen)
     model = network(run)
+    if run.start:
+        model.load_state_dict(training.averaged_weights(folder.parent / run.start)[0])
     if size.rank:
-        start = folder.parent / f"dllm-{run.seed}"
-        model.load_state_dict(training.averaged_weights(start)[0])
         lora.adapt(model, size.rank, Generator().manual_seed(run.seed))
 
     def evaluate(model: Transformer) -> tuple[float, float]:
@@ -215,7 +224,7 @@ def ship(out: Path) -> None:
         known["origin"] = study.provenance(COMMAND, run.seed)
         if run.task:
             weights = lora.adapters(weights)
-            known["base"] = f"tasks-dllm-{run.seed}"
+            known["base"] = f"tasks-{run.start}"
             known["rank"] = BUDGETS[run.budget].rank
         half = {key: value.half() for key, value in weights.items()}
         training.save_weights(pretrained.FOLDER / f"tasks-{name}.json", half, known)

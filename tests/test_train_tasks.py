@@ -19,15 +19,16 @@ TINY = {
     "tuned": Budget(2, 2, 1e-2, 8, 1, 2, evaluate_every=2, rank=2),
 }
 FEW = {
-    "dllm-0": Run("dllm", "cpu", 0),
+    "half-0": Run("dllm", "cpu", 0),
+    "dllm-0": Run("dllm", "cpu", 0, "half-0"),
     "ar-0": Run("ar", "cpu", 0),
-    "tuned-copy-0": Run("dllm", "tuned", 0, "copy"),
+    "tuned-copy-0": Run("dllm", "tuned", 0, "dllm-0", "copy"),
 }
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Three runs of seconds; their results go to a folder of this test."""
+    """Four runs of seconds; their results go to a folder of this test."""
     for name, value in {"BUDGETS": TINY, "RUNS": FEW, "DATA": 64, "PROBES": 2}.items():
         monkeypatch.setattr(train_tasks, name, value)
     monkeypatch.setattr(train_tasks, "RESULTS", tmp_path / "results")
@@ -37,24 +38,27 @@ def small(tmp_path, monkeypatch):
 
 def test_runs_are_trained_once_and_shipped(small):
     out = ["--out", str(small / "runs")]
-    train_tasks.main(["dllm-0", *out])
-    assert train_tasks.finished("dllm-0", small / "runs")
+    train_tasks.main(["half-0", *out])
+    assert train_tasks.finished("half-0", small / "runs")
     assert not train_tasks.finished("ar-0", small / "runs")
-    first = (small / "runs" / "dllm-0" / "checkpoint.json").read_text()
+    first = (small / "runs" / "half-0" / "checkpoint.json").read_text()
     train_tasks.main(out)
-    assert (small / "runs" / "dllm-0" / "checkpoint.json").read_text() == first
+    assert (small / "runs" / "half-0" / "checkpoint.json").read_text() == first
     curves = pd.read_csv(small / "results" / "task_curves.csv")
     shown = curves.groupby("run")["step"].unique().map(list).to_dict()
-    assert shown == {"dllm-0": [2, 4], "ar-0": [2, 4], "tuned-copy-0": [2]}
+    whole = {name: [2, 4] for name in ("half-0", "dllm-0", "ar-0")}
+    assert shown == whole | {"tuned-copy-0": [2]}
     assert set(curves[curves["run"] == "ar-0"]["task"]) == set(tasks.TRAINED)
     assert set(curves[curves["run"] == "tuned-copy-0"]["task"]) == {"copy"}
     x = torch.randint(len(tasks.VOCABULARY), (2, 50))
-    for name in ("dllm-0", "ar-0"):
+    for name in ("half-0", "dllm-0", "ar-0"):
         model, about = pretrained.load_network(f"tasks-{name}")
         trained = train_tasks.network(FEW[name]).eval()
         trained.load_state_dict(training.averaged_weights(small / "runs" / name)[0])
         torch.testing.assert_close(model(x), trained(x), atol=0.02, rtol=0.02)
         assert about["step"] == 4 and about["vocabulary"]
+    changed = [pretrained.load_network(f"tasks-{m}-0")[0](x) for m in ("half", "dllm")]
+    assert not torch.equal(*changed)
     tuned, _ = pretrained.load_network("tasks-tuned-copy-0")
     base, _ = pretrained.load_network("tasks-dllm-0")
     assert not torch.equal(tuned(x), base(x))
@@ -65,9 +69,9 @@ def test_runs_are_trained_once_and_shipped(small):
 
 @pytest.mark.parametrize("seed", train_tasks.SEEDS)
 def test_the_twins_differ_in_nothing_but_who_may_look_at_whom(seed):
-    dllm, ar = (train_tasks.RUNS[f"{model}-{seed}"] for model in ("dllm", "ar"))
-    assert train_tasks.plan(dllm) == train_tasks.plan(ar)
-    one, other = (train_tasks.network(run) for run in (dllm, ar))
+    half, ar = (train_tasks.RUNS[f"{model}-{seed}"] for model in ("half", "ar"))
+    assert train_tasks.plan(half) == train_tasks.plan(ar)
+    one, other = (train_tasks.network(run) for run in (half, ar))
     for (name, a), (same, b) in zip(
         one.state_dict().items(), other.state_dict().items(), strict=True
     ):

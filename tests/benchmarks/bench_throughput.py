@@ -2,17 +2,18 @@
 
     python tests/benchmarks/bench_throughput.py
 
-decodes instances of the benchmark study's size, a prompt of 26 tokens and 24 masked
-ones, by confidence top-k at temperature 0, with the same untrained network (what it
-predicts does not change what it costs) and in turn within each repetition:
+decodes instances of the benchmark study, a prompt of 26 tokens and 24 masked ones, by
+confidence top-k at temperature 0, with what the study decodes: a network of its size
+(untrained: what it predicts does not change what it costs) and exact denoisers of two
+tasks. In turn within each repetition:
 
 * loop: LLaDA's published rule written straight from its description, one instance
   after the other, as the public benchmark runs it;
 * batched: ``generate`` on a whole batch;
-* bound: the forward passes of that batch alone. No decoder can be faster without
+* bound: the calls of the model for that batch alone. No decoder can be faster without
   making fewer or cheaper ones.
 
-On a CPU both have one or two threads; the last rows are two processes of one thread
+On a CPU everything has one thread; the last rows are two processes of one thread
 each, decoding a batch each, against the loop in one process. The rows go to
 ``dllm_tutorial/data/results/benchmark_throughput.csv``: medians over the repetitions of
 instances per second, median and quartiles of batched / loop within repetitions.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,46 +32,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm_tutorial import grid
+from dllm_tutorial import grid, tasks, train_tasks
 from dllm_tutorial.decoding import generate, strategies
-from dllm_tutorial.networks import Transformer, TransformerConfig
+from dllm_tutorial.denoiser import Denoiser
 from dllm_tutorial.study import provenance, write_rows
-from dllm_tutorial.train_text import BUDGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "dllm_tutorial" / "data" / "results" / "benchmark_throughput.csv"
-VOCABULARY, PROMPT, ANSWER = 500, 26, 24
-KS = (1, 2, 4, 8, 24)
-CPU = [(1, 1), (1, 2), (2, 1)]  # processes and threads of each
-BATCHES = {"cpu": (8, 32), "cuda": (64, 512, 4096)}
+MODELS = ("network", "exact shuffle", "exact sudoku")
+KS = (1, 4, 24)
+CPU = [(1, 1), (2, 1)]  # processes and threads of each
+BATCHES = {"cpu": (32, 512), "cuda": (64, 512, 4096)}
 LOOPED = 4  # instances that a repetition of the loop decodes
 SEED = 0
 
+Problem = tuple[Denoiser, Tensor]  # a model and Long[B, P + A] with masked answers
+
 
 @functools.cache
-def network(device: str) -> Transformer:
-    size = BUDGETS["long"]
-    torch.manual_seed(SEED)
-    config = TransformerConfig(
-        VOCABULARY, PROMPT + ANSWER, size.d_model, size.n_layers, size.n_heads
-    )
-    return Transformer(config).eval().to(device)
+def network(device: str) -> Denoiser:
+    return train_tasks.network(train_tasks.RUNS["dllm-0"]).eval().to(device)
 
 
-def prompts(batch: int, device: str) -> Tensor:
-    """Random prompts with masked answers, Long[batch, PROMPT + ANSWER]."""
+@functools.cache
+def drawn(name: str, batch: int, device: str) -> tuple[tasks.Task, tasks.Instances]:
+    task = tasks.make(name)
     generator = torch.Generator().manual_seed(SEED)
-    shape = (batch, PROMPT + ANSWER)
-    x = torch.randint(VOCABULARY, shape, generator=generator)
-    x[:, PROMPT:] = VOCABULARY
-    return x.to(device)
+    return task, task.draw(batch, generator=generator).to(device)
+
+
+def problem(model: str, batch: int, device: str, rows: slice = slice(None)) -> Problem:
+    """A model and some rows of a batch, as the study meets them."""
+    task, instances = drawn(model.split()[-1].replace("network", "copy"), batch, device)
+    some = instances[rows]
+    denoiser = network(device) if model == "network" else task.joint(some)
+    return denoiser, task.inputs(some)
 
 
 @torch.no_grad()
-def published(model: Transformer, x: Tensor, k: int) -> Tensor:
+def published(model: Denoiser, x: Tensor, k: int) -> Tensor:
     """Fill Long[B, L] by LLaDA's rule: float64 softmax, topk row by row."""
     x = x.clone()
-    for _ in range(ANSWER // k):
+    for _ in range(tasks.ANSWER_LENGTH // k):
         masked = x == model.mask_id
         logits = model(x)
         token = logits.argmax(-1)
@@ -82,13 +86,13 @@ def published(model: Transformer, x: Tensor, k: int) -> Tensor:
     return x
 
 
-def batched(model: Transformer, x: Tensor, k: int) -> Tensor:
+def batched(model: Denoiser, x: Tensor, k: int) -> Tensor:
     return generate(model, x, strategies.confidence_top_k(k)).sequences
 
 
 @torch.no_grad()
-def forward_passes(model: Transformer, x: Tensor, k: int) -> None:
-    for _ in range(ANSWER // k):
+def calls(model: Denoiser, x: Tensor, k: int) -> None:
+    for _ in range(tasks.ANSWER_LENGTH // k):
         model(x)
 
 
@@ -100,14 +104,14 @@ def per_second(run: Callable[[], object], instances: int, device: str) -> float:
     return instances / (time.perf_counter() - start)
 
 
-def loop_rate(k: int, device: str) -> float:
-    model, rows = network(device), prompts(LOOPED, device).split(1)
-    return per_second(lambda: [published(model, x, k) for x in rows], LOOPED, device)
+def loop_rate(model: str, k: int, device: str) -> float:
+    each = [problem(model, LOOPED, device, slice(i, i + 1)) for i in range(LOOPED)]
+    return per_second(lambda: [published(*one, k) for one in each], LOOPED, device)
 
 
-def batch_rate(decode: Callable, batch: int, k: int, device: str) -> float:
-    model, x = network(device), prompts(batch, device)
-    return per_second(lambda: decode(model, x, k), batch, device)
+def batch_rate(decode: Callable, model: str, batch: int, k: int, device: str) -> float:
+    denoiser, x = problem(model, batch, device)
+    return per_second(lambda: decode(denoiser, x, k), batch, device)
 
 
 def measure(device: str, pool, processes: int, threads: int, repeats: int) -> list:
@@ -122,12 +126,12 @@ def measure(device: str, pool, processes: int, threads: int, repeats: int) -> li
 
     torch.set_num_threads(threads)
     rows = []
-    for batch in BATCHES[device]:
+    for model, batch in itertools.product(MODELS, BATCHES[device]):
         for k in KS:
             runs = [
-                lambda k=k: loop_rate(k, device),
-                lambda k=k, b=batch: together(batched, b, k, device),
-                lambda k=k, b=batch: together(forward_passes, b, k, device),
+                functools.partial(loop_rate, model, k, device),
+                functools.partial(together, batched, model, batch, k, device),
+                functools.partial(together, calls, model, batch, k, device),
             ]
             rates = np.array([[run() for run in runs] for _ in range(repeats)])
             loop, ours, bound = np.median(rates, axis=0)
@@ -137,6 +141,7 @@ def measure(device: str, pool, processes: int, threads: int, repeats: int) -> li
                     "device": device,
                     "processes": processes,
                     "threads": threads,
+                    "model": model,
                     "batch": batch,
                     "k": k,
                     "loop_per_s": round(float(loop), 2),
@@ -164,9 +169,9 @@ def main() -> None:
             settings.append(("cuda", 1, 1))
         for device, processes, threads in settings:
             # One instance alone: both decoders see the same logits to the last bit.
-            x = prompts(1, device)
+            one = problem("network", 1, device)
             for k in KS:
-                ours, theirs = (f(network(device), x, k) for f in (batched, published))
+                ours, theirs = (decode(*one, k) for decode in (batched, published))
                 assert torch.equal(ours, theirs), f"answers differ at k = {k}"
             for future in [pool.submit(network, device) for _ in range(processes)]:
                 future.result()  # the processes have started
