@@ -109,14 +109,31 @@ CHAPTERS["01_text_from_noise"] = {
 
 
 @dataclass(frozen=True)
-class DiffusionAgainstAutoregression:
-    """Chapter 6: how much is decoded while the chapter runs."""
+class ParallelBench:
+    """Chapter 5: instances of each task that are decoded while the chapter runs."""
 
-    puzzles: int  # Sudokus whose order of filling is looked at
-    lists: int  # lists that are shuffled
+    instances: int
+
+
+CHAPTERS["05_parallelbench"] = {
+    "smoke": ParallelBench(instances=100),
+    "full": ParallelBench(instances=1000),
+}
+
+
+@dataclass(frozen=True)
+class DiffusionAgainstAutoregression:
+    """Chapter 6: how many squares are filled while the chapter runs."""
+
+    puzzles: int  # Sudokus of order 4 for each number of blanks
+    large: int  # Sudokus of order 9 for each share of blanks
+    draws: int  # empty squares filled by an exact denoiser
+    lists: int  # lists that an exact denoiser shuffles
 
 
 CHAPTERS["06_dllm_against_ar"] = {
-    "smoke": DiffusionAgainstAutoregression(puzzles=60, lists=60),
-    "full": DiffusionAgainstAutoregression(puzzles=1000, lists=1000),
+    "smoke": DiffusionAgainstAutoregression(puzzles=40, large=20, draws=200, lists=10),
+    "full": DiffusionAgainstAutoregression(
+        puzzles=400, large=200, draws=4000, lists=100
+    ),
 }

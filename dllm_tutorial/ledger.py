@@ -14,7 +14,7 @@ import itertools
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -27,10 +27,14 @@ from torch import Tensor
 
 from dllm_tutorial import (
     _checks,
+    against,
+    bench,
+    bench_study,
     exact,
     joints,
     laws,
     losses,
+    reversal,
     schedules,
     strategies_study,
     study,
@@ -800,6 +804,194 @@ def trade_off() -> Finding:
         f"{_percents(reversed_)}. There is one where tokens depend on each other.",
         but=min(reversed_) == 1,
     )
+
+
+# --- chapters 5 and 6: rows of trained models
+
+
+def _of(table: pd.DataFrame, kind: str, **settings: Any) -> pd.DataFrame:
+    """Rows of one kind of model with these settings."""
+    keep = table["model"].map(bench.kind) == kind
+    for name, value in settings.items():
+        keep &= table[name] == value
+    return table[keep]
+
+
+def _points(row: pd.Series, name: str = "difference") -> str:
+    """A difference of accuracies with its interval, in percentage points."""
+    low, high = row["low"], row["high"]
+    return f"{100 * row[name]:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}]"
+
+
+def _titles(tasks: Iterable[str]) -> str:
+    """Names of panels in words: ``(a) Copy, (b) Reverse``."""
+    return ", ".join(bench.NAMES[task] for task in tasks) or "none"
+
+
+@_evidence
+def task_spectrum() -> Finding:
+    rows = _of(bench.read("panels"), "exact", rule="random", value=bench.TOKENS)
+    right = dict(zip(rows["task"], rows["correct"] / rows["instances"], strict=True))
+    cost = {}
+    for task in right:
+        made, instances = bench_study.problems(task, None, 100)
+        cost[task] = made.joint(instances).total_correlation().mean().item()
+    free = [task for task in cost if cost[task] < TINY]
+    bound = {task: c for task, c in cost.items() if task not in free}
+    listed = ", ".join(f"{bench.NAMES[task]} {c:.1f}" for task, c in bound.items())
+    return _judge(
+        all((right[task] == 1) == (task in free) for task in right) and bool(bound),
+        f"With exact predictions and all {bench.TOKENS} tokens in one step, "
+        f"{_titles(free)} keep 100%. Their right answers have no total correlation; "
+        f"the others have, in nats: {listed}; they fall to between "
+        f"{min(right[t] for t in bound):.0%} and {max(right[t] for t in bound):.0%}.",
+    )
+
+
+@_evidence
+def parallelism_costs() -> Finding:
+    costs = bench.cost_of_parallelism(bench.read("panels"), "random")
+    trained, truth = (
+        costs[costs["kind"] == kind].set_index("task")["verdict"]
+        for kind in ("dllm", "exact")
+    )
+    kept = ["copy", "replace_index"]
+    others = [task for task in trained.index if task not in kept]
+    fall = [task for task in others if trained[task] == "falls"]
+    flat = [task for task in others if trained[task] != "falls"]
+    claimed = not flat and all(trained[task] != "falls" for task in kept)
+    exactly = [task for task in others if truth[task] != "falls"]
+    return _judge(
+        len(fall) > len(others) / 2,
+        f"Trained models, random top-k, 1 against {bench.TOKENS} tokens a step: "
+        f"{len(fall)} of the other {len(others)} tasks fall (not: {_titles(flat)}); of "
+        f"the two exceptions {_titles(t for t in kept if trained[t] == 'falls')}. With "
+        f"exact predictions {_titles(exactly)} do not fall: there the loss is the "
+        "model's.",
+        but=not claimed,
+    )
+
+
+@_evidence
+def more_training() -> Finding:
+    costs = bench.cost_of_parallelism(bench.read("tuned"), "random").set_index("task")
+    falls = costs[costs["verdict"] == "falls"]
+    if falls.empty:
+        return Finding("not", f"After fine-tuning none of {len(costs)} tasks falls.")
+    worst = falls["difference"].idxmax()
+    return _judge(
+        True,
+        f"After fine-tuning on each task, random top-k, {bench.TOKENS} tokens a step "
+        f"instead of 1: {len(falls)} of {len(costs)} tasks still fall, most of all "
+        f"{bench.NAMES[worst]}, by {_points(falls.loc[worst])}. Chain of thought was "
+        "not tried.",
+        but=True,
+    )
+
+
+@_evidence
+def replace_index_rise() -> Finding:
+    rows = _of(bench.read("replace_index"), "tuned", rule="random")
+    means = bench.accuracy(rows, ["value"]).set_index("value")["accuracy"]
+    quarter = bench.TOKENS // 4  # where the deck's curve is lowest
+    rise = bench.difference(
+        rows[rows["value"] == bench.TOKENS], rows[rows["value"] == quarter], ["task"]
+    ).iloc[0]
+    return _judge(
+        rise["low"] > 0,
+        f"Fine-tuned, random top-k: {means[1]:.1%} at k = 1, {means[quarter]:.1%} at "
+        f"k = {quarter} and {means[bench.TOKENS]:.1%} in one step. The last minus the "
+        f"second is {_points(rise)}, {rise['seeds']} seeds, {rise['n']} instances.",
+    )
+
+
+@_evidence
+def reversal_curse() -> Finding:
+    rows = study.read_rows("reversal")
+    cell = (0.0, "backward", "forward-only", "write")
+    gap = reversal.gaps(rows).loc[cell]
+    told = reversal.summary(rows)["accuracy"]
+    dllm, ar = (told[(model, *cell)] for model in ("dllm", "ar"))
+    infill = told[("dllm", 0.0, "infill", "forward-only", "write")]
+    return _judge(
+        gap["low"] > 0,
+        f"Facts taught in one direction only, asked in the other: {dllm:.0%} against "
+        f"{ar:.0%}, {_points(gap, 'gap')}, {rows['seed'].nunique()} seeds. The "
+        f"diffusion model fills {infill:.0%} of the same gaps in the sentences that it "
+        "was taught.",
+        but=dllm < 0.9,
+    )
+
+
+@_evidence
+def sudoku_models() -> Finding:
+    table = bench.read("panels")
+    ours = _of(table, "dllm", task="sudoku", rule="confidence", value=1)
+    theirs = _of(table, "ar", task="sudoku")
+    gap = bench.difference(ours, theirs, ["task"]).iloc[0]
+    dllm, ar = (bench.scores(rows).mean() for rows in (ours, theirs))
+    text = (
+        f"Sudoku of order 4, one token at a time, most confident first against left to "
+        f"right: {dllm:.0%} and {ar:.0%}, {_points(gap)}, {gap['seeds']} seeds, "
+        f"{gap['n']} puzzles; equal supervised tokens."
+    )
+    if gap["low"] <= 0 <= gap["high"]:
+        return Finding("open", text + " The interval holds zero.")
+    return _judge(gap["low"] > 0, text)
+
+
+@_evidence
+def wall_clock() -> Finding:
+    calls = against.fewest_calls(bench.read("panels")).set_index("task")
+    able = calls[(calls["ar"] >= 0.5) & (calls["settings"] > 1)]
+    fewer = able[able["calls"] < able["ar_calls"]]
+    computed = fewer["calls"].map(lambda n: against.positions(n, cached=False))
+    cached = against.positions(bench.TOKENS, cached=True)
+    cheaper = int((computed < cached).sum())
+    return _judge(
+        len(fewer) > 0,
+        f"At no lower accuracy than the AR twin, as far as intervals tell, a diffusion "
+        f"model needs fewer calls on {len(fewer)} of the {len(able)} tasks that the "
+        f"twin can do: {fewer['calls'].min():.1f} to {fewer['calls'].max():.1f}, not "
+        f"{bench.TOKENS}. Each call computes all positions of it: against a twin with "
+        f"a cache that is less work on {cheaper} of them.",
+        but=cheaper < len(able),
+    )
+
+
+@_evidence
+def mercury_crossing() -> Finding:
+    found = against.crossing(bench.read("lengths"))
+    rows = found[found["kind"] == "dllm"].set_index("value")
+    listed = "; ".join(
+        f"k = {k:.0f}: {_slope(row, 'reverse')} and {_slope(row, 'shuffle')}"
+        for k, row in rows.iterrows()
+    )
+    many = rows.loc[rows.index.max()]
+    return _judge(
+        many["gap_low"] > 0,
+        "Change of accuracy for each item more, Reverse and Shuffle, 3 to 20 items, in "
+        f"points: {listed}. Lists longer than 10 were not trained.",
+        but=many["reverse_high"] < 0,
+    )
+
+
+@_evidence
+def ar_reverse_faster() -> Finding:
+    found = against.crossing(bench.read("lengths"))
+    row = found[found["kind"] == "ar"].iloc[0]
+    return _judge(
+        row["gap_high"] < 0,
+        f"Change of accuracy for each item more, in points: Reverse "
+        f"{_slope(row, 'reverse')}, Shuffle {_slope(row, 'shuffle')}; "
+        f"{row['seeds']} seeds, {row['n']} lists of each length. Lists longer than 10 "
+        "were not trained.",
+    )
+
+
+def _slope(row: pd.Series, name: str) -> str:
+    value, low, high = (100 * row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 # --- later chapters: what is known so far

@@ -7,6 +7,7 @@ of the same name beside it that tells its provenance. Every interval is a pair
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import subprocess
@@ -246,6 +247,19 @@ def bootstrap_interval(
     return result.confidence_interval.low, result.confidence_interval.high
 
 
+@functools.lru_cache(8)
+def _weights(seeds: int, n: int, resamples: int, seed: int) -> list[np.ndarray]:
+    """Float64[resamples, seeds] and [resamples, n]: shares of draws with replacement.
+
+    Kept, because a figure has many intervals of one shape.
+    """
+    rng = np.random.default_rng(seed)
+    return [
+        rng.multinomial(size, np.full(size, 1 / size), resamples) / size
+        for size in (seeds, n)
+    ]
+
+
 def crossed_interval(
     values: ArrayLike, level: float = 0.95, *, resamples: int = 2000, seed: int = 0
 ) -> Interval:
@@ -268,12 +282,8 @@ def crossed_interval(
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"values must be [seeds, instances], got {array.shape}")
-    rng = np.random.default_rng(seed)
-    counts = [
-        rng.multinomial(size, np.full(size, 1 / size), resamples) / size
-        for size in array.shape
-    ]
-    means = np.einsum("rs,sn,rn->r", counts[0], array, counts[1], optimize=True)
+    over_seeds, over_instances = _weights(*array.shape, resamples, seed)
+    means = ((over_instances @ array.T) * over_seeds).sum(1)
     tail = (1 - _level(level)) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return low, high
