@@ -35,6 +35,7 @@ test: lint ## everything that must hold before a commit
 
 study: $(READY) ## measure the rows of chapters 5 and 6 again; stop and go on at will
 	$(BIN)/python -m dllm_tutorial.bench_study --out runs/bench --workers 2
+	$(BIN)/python -m dllm_tutorial.reversal --out runs/reversal
 
 notebooks: $(READY) ## sync, execute and strip all notebooks in place
 	$(BIN)/python tools/make_notebooks.py

@@ -685,6 +685,8 @@ def closed_threshold(task: str, n: int, gamma: float, temperature: float) -> flo
 def learning_curves(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy at one token a step while the models of all tasks were trained.
 
+    The two halves of a diffusion model's training follow each other.
+
     Parameters
     ----------
     table : DataFrame
@@ -696,7 +698,9 @@ def learning_curves(table: pd.DataFrame) -> pd.DataFrame:
         ``model``, ``step``, ``task``, ``accuracy`` (over seeds and probes), ``n`` and
         ``nats`` (training loss per answer token, mean over seeds).
     """
-    rows = table[table["tuned"].isna()]
+    rows = table[table["tuned"].isna()].copy()
+    part = rows["run"].map(kind)
+    rows.loc[part == "dllm", "step"] += rows["step"][part == "half"].max()
     groups = rows.groupby(["model", "step", "task"], sort=False)
     found = groups.agg(
         correct=("correct", "sum"),

@@ -908,18 +908,27 @@ def replace_index_rise() -> Finding:
 @_evidence
 def reversal_curse() -> Finding:
     rows = study.read_rows("reversal")
-    cell = (0.0, "backward", "forward-only", "write")
-    gap = reversal.gaps(rows).loc[cell]
-    told = reversal.summary(rows)["accuracy"]
-    dllm, ar = (told[(model, *cell)] for model in ("dllm", "ar"))
-    infill = told[("dllm", 0.0, "infill", "forward-only", "write")]
+    gaps, told = reversal.gaps(rows), reversal.summary(rows)["accuracy"]
+
+    def asked(share: float, question: str) -> tuple[bool, str]:
+        """Whether diffusion is ahead on facts taught forward only, and both rates."""
+        cell = (share, question, "forward-only", "write")
+        dllm, ar = (told[(model, *cell)] for model in ("dllm", "ar"))
+        gap = gaps.loc[cell]
+        return gap["low"] > 0, f"{dllm:.0%} against {ar:.0%} ({_points(gap, 'gap')})"
+
+    filled, none, half = (
+        asked(0.0, "infill"),
+        asked(0.0, "backward"),
+        asked(0.5, "backward"),
+    )
     return _judge(
-        gap["low"] > 0,
-        f"Facts taught in one direction only, asked in the other: {dllm:.0%} against "
-        f"{ar:.0%}, {_points(gap, 'gap')}, {rows['seed'].nunique()} seeds. The "
-        f"diffusion model fills {infill:.0%} of the same gaps in the sentences that it "
-        "was taught.",
-        but=dllm < 0.9,
+        filled[0] or half[0],
+        "Facts taught in one direction only, diffusion against AR. The first name of a "
+        f"sentence as taught, given the rest: {filled[1]}. The sentence turned round: "
+        f"{none[1]} if nearly all facts are taught one way, {half[1]} if half of the "
+        f"others are taught both ways. {rows['seed'].nunique()} seeds.",
+        but=not none[0],
     )
 
 

@@ -86,6 +86,7 @@ LOOKS = {
     "log_linear": Look("log-linear", PURPLE, "x", ":"),
     # models
     "dllm": Look("diffusion", RED, "o"),
+    "half": Look("diffusion, half as long", ORANGE, "v"),
     "ar": Look("autoregressive", BLUE, "s"),
     "ngram": Look("n-gram", GRAY, "x", ":"),
     "oracle": Look("oracle", GRAY, "*", ":"),

@@ -160,9 +160,11 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # ## First: what can the models do at all?
 #
 # A model that cannot do a task one token at a time says nothing about
-# parallel decoding. So this comes first. The masked diffusion models and
-# autoregressive twins of the same size saw the same training instances in the
-# same number of updates.
+# parallel decoding. So this comes first. The masked diffusion models and their
+# autoregressive twins have the same size and saw the same instances. An update
+# teaches the twin every token of an answer, and the diffusion model those that
+# are masked, half of them on average. So the diffusion models were trained
+# twice as long: equal numbers of supervised tokens, twice the computation.
 #
 # **Predict.** Training loss has a floor: the entropy of the answers given the
 # prompt, which no model can get below. Does loss near the floor mean that the
@@ -191,7 +193,7 @@ ax.set(xlabel="updates", ylabel="nats per token")
 ax.set_ylim(bottom=0)
 _ = ax.legend()
 
-# %% mystnb={"figure": {"caption": "Accuracy at one token per step (greedy; diffusion: most confident first, autoregressive: left to right) while the models were trained, for all 16 tasks they were trained on. Each cell: 3 seeds on the same 16 test instances, so a cell may be off by 0.15.", "name": "fig-bench-curves"}, "image": {"alt": "Two heat maps, diffusion and autoregressive, with a row for each of 16 tasks and a column for each sixth of the training. Color is accuracy from zero to one."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy at one token per step (greedy; diffusion: most confident first, autoregressive: left to right) while the models were trained, for all 16 tasks they were trained on. Each cell: 3 seeds on the same 16 test instances, so a cell may be off by 0.15.", "name": "fig-bench-curves"}, "image": {"alt": "Two heat maps, diffusion and autoregressive, with a row for each of 16 tasks and a column for each thousand updates. Color is accuracy from zero to one."}} tags=["hide-input"]
 figure, axes = plots.panels(2, height=4.2, sharey=True)
 for ax, (model, part) in zip(axes, curves.groupby("model", sort=False)):
     grid = part.pivot(index="task", columns="step", values="accuracy")
