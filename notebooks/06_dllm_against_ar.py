@@ -93,6 +93,12 @@ def kind(rows, name):
     return rows[rows.model.map(bench.kind) == name]
 
 
+def ends_of(part):
+    """The interval of accuracies; rounding must not put them outside."""
+    low = part.low.clip(upper=part.accuracy)
+    return low, part.high.clip(lower=part.accuracy)
+
+
 def percent(row):
     return f"{row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}]"
 
@@ -151,7 +157,7 @@ for shift, (name, table) in zip((-0.22, 0.22, 0), level.items()):
     ax.errorbar(
         rows.accuracy,
         np.arange(len(rows)) + shift,
-        xerr=(rows.accuracy - rows.low, rows.high - rows.accuracy),
+        xerr=np.abs(np.array(ends_of(rows)) - rows.accuracy.to_numpy()),
         color=plots.color(name),
         marker=plots.marker(name),
         linestyle="none",
@@ -247,7 +253,7 @@ for ax, name in zip(axes[2:], ONE):
             ax,
             part.n,
             part.accuracy,
-            (part.low, part.high),
+            ends_of(part),
             name,
             linestyle=dash,
             markerfacecolor=fill or plots.color(name),
@@ -323,7 +329,7 @@ for ax, task in zip(axes, ("copy", "reverse", "sort", "shuffle")):
             ax,
             part.n,
             part.accuracy,
-            (part.low, part.high),
+            ends_of(part),
             name,
             marker=marker,
             linestyle=dash,
@@ -396,7 +402,7 @@ for k, dash in ((1, "-"), (2, "--")):
         left,
         part.n,
         part.accuracy,
-        (part.low, part.high),
+        ends_of(part),
         "dllm",
         marker={1: "o", 2: "v"}[k],
         label=f"ours, k = {k}",
@@ -508,7 +514,7 @@ for ax, (how, share) in zip(axes, grid):
             ax,
             np.arange(len(about)) + shift,
             part.accuracy,
-            (part.low, part.high),
+            ends_of(part),
             name,
         )
     plots.level(ax, 1, "")
@@ -825,7 +831,7 @@ for ax, task in zip(axes, ("sudoku", "latin_square")):
             ax,
             part.value,
             part.accuracy,
-            (part.low, part.high),
+            ends_of(part),
             rule,
             linestyle=plots.dash(rule),
             linewidth=1.2,
