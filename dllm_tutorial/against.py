@@ -200,14 +200,17 @@ def fewest_calls(table: pd.DataFrame, margin: float | None = None) -> pd.DataFra
     if ar.empty:
         raise ValueError("table must have rows of dllm and ar models on one task")
     base = bench.accuracy(ar, ["task"])
-    accuracy = bench.accuracy(dllm, ["task", "rule", "value"])
+    means = (
+        dllm.assign(accuracy=dllm["correct"] / dllm["instances"])
+        .groupby(["task", "rule", "value"], sort=False)[["accuracy", "nfe"]]
+        .mean()
+        .reset_index()
+    )
     gaps = [
         bench.difference(rows, ar, ["task"]).assign(rule=rule, value=value)
         for (rule, value), rows in dllm.groupby(["rule", "value"], sort=False)
     ]
-    tried = accuracy.drop(columns=["low", "high"]).merge(
-        pd.concat(gaps), on=["task", "rule", "value"]
-    )
+    tried = means.merge(pd.concat(gaps), on=["task", "rule", "value"])
     enough = tried["high"] >= 0 if margin is None else tried["low"] >= -margin
     best = (
         tried[enough]

@@ -138,7 +138,8 @@ def _measured(rows: pd.DataFrame) -> dict[str, float]:
         )
     right = scores(rows)
     seeds, n = right.shape
-    low, high = _interval(right)
+    ends = (*_interval(right), right.mean())  # rounding puts an end past the mean
+    low, high = min(ends), max(ends)
     return {
         "accuracy": right.mean(),
         "low": low,
