@@ -140,7 +140,8 @@ for name, budget in (("half", "updates"), ("dllm", "supervised tokens")):
         ("diffusion", ahead.index[ahead.low > 0]),
         ("autoregressive", ahead.index[ahead.high < 0]),
     ):
-        print(f"  {who} ahead on {len(which)}:", ", ".join(which) or "-")
+        print(f"  {who} ahead on {len(which)}:")
+        print("   ", ", ".join(which) or "-")
 
 # %% mystnb={"figure": {"caption": "Accuracy of the twins on all tasks, one token per step: diffusion most confident first (after as many supervised tokens as its twin, and after half of them), autoregressive left to right; temperature 0, 3 seeds, 100 test instances a task, 95 % intervals over seeds and instances. The dotted line is an exact denoiser, which is always right at one token per step.", "name": "fig-twins"}, "image": {"alt": "Sixteen tasks from top to bottom, each with three points with bars for the accuracy of the diffusion model, of the same after half of its training, and of the autoregressive model, between zero and one."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=5.4)
@@ -931,8 +932,8 @@ print(f"{'blanks on average':>24}{easy[0]:>20.1f}{easy[1]:>20.1f}")
 # too (last line), so a drop alone proves little: compare it between rows. And
 # nothing here says that an autoregressive model *cannot* solve Sudoku. It can
 # be trained to write the cells in a better order, with their places, and then
-# has the order too (Kim, Shah et al. 2025 discuss it). The limit is the fixed
-# order, not the left-to-right network.
+# has the order too. The limit is the fixed order, not the left-to-right
+# network.
 
 # %% [markdown]
 # ## Are they fast? What a call buys
