@@ -7,7 +7,7 @@ Trained models come in several seeds: their interval
 (:func:`dllm_tutorial.study.crossed_interval`) is over seeds and instances. All
 intervals are at 95 %.
 
-An answer has :data:`TOKENS` positions: what is said and the ``<eos>`` after it. *Tokens
+An answer has ``TOKENS`` positions: what is said and the ``<eos>`` after it. *Tokens
 per step* are these positions divided by the calls of the model.
 """
 
