@@ -867,7 +867,7 @@ def parallelism_costs() -> Finding:
         f"Trained models, random top-k, 1 against {bench.TOKENS} tokens a step: "
         f"{len(fall)} of the other {len(others)} tasks fall (not: {_titles(flat)}); of "
         f"the two exceptions {_titles(t for t in kept if trained[t] == 'falls')}. With "
-        f"exact predictions {_titles(exactly)} do not fall: there the loss is the "
+        f"exact predictions {_titles(exactly)} do not fall: a loss there is the "
         "model's.",
         but=not claimed,
     )
@@ -898,12 +898,14 @@ def replace_index_rise() -> Finding:
     rise = bench.difference(
         rows[rows["value"] == bench.TOKENS], rows[rows["value"] == quarter], ["task"]
     ).iloc[0]
-    return _judge(
-        rise["low"] > 0,
+    text = (
         f"Fine-tuned, random top-k: {means[1]:.1%} at k = 1, {means[quarter]:.1%} at "
         f"k = {quarter} and {means[bench.TOKENS]:.1%} in one step. The last minus the "
-        f"second is {_points(rise)}, {rise['seeds']} seeds, {rise['n']} instances.",
+        f"second is {_points(rise)}, {rise['seeds']} seeds, {rise['n']} instances."
     )
+    if rise["low"] <= 0 and means[quarter] > 0.98:
+        return Finding("open", text + " No dip, but also hardly an error to rise from.")
+    return _judge(rise["low"] > 0, text)
 
 
 @_evidence
@@ -927,8 +929,8 @@ def reversal_curse() -> Finding:
         filled[0] or half[0],
         "Facts taught in one direction only, diffusion against AR. The first name of a "
         f"sentence as taught, given the rest: {filled[1]}. The sentence turned round: "
-        f"{none[1]} if nearly all facts are taught one way, {half[1]} if half of the "
-        f"others are taught both ways. {rows['seed'].nunique()} seeds.",
+        f"{none[1]} if only the helper facts are taught both ways, {half[1]} if half of "
+        f"the others are, too. {rows['seed'].nunique()} seeds.",
         but=not none[0],
     )
 
@@ -952,19 +954,23 @@ def sudoku_models() -> Finding:
 
 @_evidence
 def wall_clock() -> Finding:
-    calls = against.fewest_calls(bench.read("panels")).set_index("task")
+    rows = bench.read("panels")
+    calls = against.fewest_calls(rows).set_index("task")
+    strict = against.fewest_calls(rows, margin=0.05).set_index("task")
     able = calls[(calls["ar"] >= 0.5) & (calls["settings"] > 1)]
     fewer = able[able["calls"] < able["ar_calls"]]
     computed = fewer["calls"].map(lambda n: against.positions(n, cached=False))
     cached = against.positions(bench.TOKENS, cached=True)
     cheaper = int((computed < cached).sum())
+    sure = int((strict["calls"][able.index] < able["ar_calls"]).sum())
     return _judge(
         len(fewer) > 0,
         f"At no lower accuracy than the AR twin, as far as intervals tell, a diffusion "
         f"model needs fewer calls on {len(fewer)} of the {len(able)} tasks that the "
         f"twin can do: {fewer['calls'].min():.1f} to {fewer['calls'].max():.1f}, not "
-        f"{bench.TOKENS}. Each call computes all positions of it: against a twin with "
-        f"a cache that is less work on {cheaper} of them.",
+        f"{bench.TOKENS}; on {sure} if a loss of five points has to be excluded. Each "
+        "call computes all positions: against a twin with a cache that is less work on "
+        f"{cheaper} of them.",
         but=cheaper < len(able),
     )
 
@@ -980,22 +986,24 @@ def mercury_crossing() -> Finding:
     return _judge(
         bool((rows["gap_low"] > 0).any()),
         "Change of accuracy for each item more, Reverse and Shuffle, on the trained "
-        f"lengths of 3 to 10 items, in points: {listed}. At one token a step nothing "
-        "is lost, and at four Shuffle is lost at every length.",
+        f"lengths of 3 to 10 items, in points: {listed}.",
         but=not (rows["gap_low"] > 0).all(),
     )
 
 
 @_evidence
 def ar_reverse_faster() -> Finding:
-    found = against.crossing(bench.read("lengths"), LENGTHS)
-    row = found[found["kind"] == "ar"].iloc[0]
+    rows = bench.read("lengths")
+    tables = (against.crossing(rows, lengths) for lengths in (LENGTHS, None))
+    inside, beyond = (found[found["kind"] == "ar"].iloc[0] for found in tables)
+    holds = [bool(row["gap_high"] < 0) for row in (inside, beyond)]
     return _judge(
-        row["gap_high"] < 0,
-        f"Change of accuracy for each item more, in points: Reverse "
-        f"{_slope(row, 'reverse')}, Shuffle {_slope(row, 'shuffle')}; "
-        f"{row['seeds']} seeds, {row['n']} lists of each of the trained lengths, "
-        "3 to 10. Of longer lists it loses both.",
+        any(holds),
+        "Change of accuracy for each item more, Reverse and Shuffle, in points: "
+        f"{_slope(inside, 'reverse')} and {_slope(inside, 'shuffle')} on the trained "
+        f"lengths of 3 to 10 items, {_slope(beyond, 'reverse')} and "
+        f"{_slope(beyond, 'shuffle')} on 3 to 20.",
+        but=not all(holds),
     )
 
 

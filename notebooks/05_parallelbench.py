@@ -340,11 +340,11 @@ _ = figure.legend(loc="outside lower center", ncols=4)
 # 0.5 needs two independent coins, chapter 3 (where the new item has the
 # highest number) has 0. All three are greedy decoding; only the tie differs.
 #
-# At temperature 1 the trained models lie *below* the closed forms: every draw
-# from a slightly wrong prediction is a further risk, and beyond ten items,
-# the longest list in training, nothing is right any more. At temperature 0
-# they can be *above* it, as the mean for Replace Random is: errors that
-# differ between positions break ties.
+# At temperature 1 the trained models lie *below* the closed forms on average,
+# even one token at a time: every draw from a slightly wrong prediction is a
+# risk of its own. Beyond ten items, the longest list in training, they lose
+# more. At temperature 0 they can be *above* the forms, as the mean for
+# Replace Random is: errors that differ between positions break ties.
 #
 # **What it does not show.** Anything about lists whose end is not given: there
 # some of the tokens in a step are certain, and the panels below count them.
@@ -401,11 +401,12 @@ for ax in axes[::2]:
 _ = figure.legend(loc="outside lower center", ncols=2)
 
 # %% [markdown]
-# **What this shows.** With exact predictions a threshold is all or nothing on
-# these tasks, and the place of the jump belongs to the task. The trained
-# models climb where the stairs jump, more gently, because their confidences
-# scatter around the exact ones. Above the last jump they stay below one: what
-# is missing there is learning.
+# **What this shows.** With exact predictions a greedy threshold is all or
+# nothing on these tasks, and the place of the jump belongs to the task. The
+# trained models do not jump: they climb over the whole range of $\gamma$.
+# Below the jump they are above the exact stairs, since unequal predictions
+# break ties, and above the last jump they stay below one: what is missing
+# there is learning.
 #
 # **What it does not show.** That a high threshold is safe. It is safe where
 # every wrong step would have to contain a token of low confidence.
@@ -1041,7 +1042,7 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # this rule, up to ties that are broken by luck. Fine-tuning moves a curve
 # towards it and not beyond. The published fine-tuned Shuffle and Replace
 # Random fall as steeply as the exact denoiser does: there was little to gain.
-# Here Sudoku, Paraphrase and Replace Random gained clearly, by a few points,
+# Here Sudoku, Paraphrase and Replace Random gained a few points each,
 # and the same six tasks fall as before. What is left between curve and line
 # on Sudoku, W2S hard and Paraphrase is learning that a short fine-tuning of
 # thin adapters does not supply. Shuffle was at its line before.
@@ -1284,14 +1285,15 @@ for model in ("dllm", "tuned"):
 
 # %% [markdown]
 # **What is left standing.** H3 falls by logic, and the band is its
-# measurement. H1: no, errors at 24 masks and at 12 are equally rare, before
-# and after fine-tuning. H2: no, what errors there are sit in the list. H4:
-# one step is as good as independent errors say, so clustering is not needed.
-# Some points after fine-tuning lie above the band; with errors as rare as
-# here the band rests on a handful of wrong tokens. H5 stands: our curve is
-# flat at the top, there is no dip at $k = 6$ and no rise. The interval of the
-# difference excludes a rise of more than about a point; the published dip is
-# twenty times as deep.
+# measurement. H1 and H2 have nothing to explain here: errors at 24 masks and
+# at 12 are equally rare, and what errors there are sit in the list. H4: one
+# step is as good as independent errors say, so clustering is not needed. Some
+# points after fine-tuning lie above the band; with errors as rare as here the
+# band rests on a handful of wrong tokens. H5: our curve is flat at the top,
+# without a dip at $k = 6$ and without a rise. But a model with hardly an
+# error *cannot* dip. So H5 is not proved either: a fine-tuned diffusion model
+# need not have the dip, and why another one has it remains open, in the
+# ledger too.
 #
 # **What it does not show.** What happened inside LLaDA. Our models have one
 # token for a name, no errors that a scorer forgives, and a strict random
@@ -1316,9 +1318,9 @@ for model in ("dllm", "tuned"):
 # - For a single right answer, random order and no revision, the first error
 #   decides, and accuracy at every speed follows from errors on true answers.
 #
-# - Trained models show the same two kinds of panels where they have learned a
-# task. They fall on one task with $C = 0$, Sudoku, and there it is learning;
-# and our Replace Index has no dip that would need an explanation.
+# - Trained models show the same two kinds of panels where they have learned
+#   a task. They fall on one task with $C = 0$, Sudoku, and there it is
+#   learning. Our Replace Index has no dip, but it is too good to have one.
 
 # %% [markdown]
 # ## Exercises
