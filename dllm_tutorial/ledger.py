@@ -929,8 +929,8 @@ def reversal_curse() -> Finding:
         filled[0] or half[0],
         "Facts taught in one direction only, diffusion against AR. The first name of a "
         f"sentence as taught, given the rest: {filled[1]}. The sentence turned round: "
-        f"{none[1]} if only the helper facts are taught both ways, {half[1]} if half of "
-        f"the others are, too. {rows['seed'].nunique()} seeds.",
+        f"{none[1]} if only the helper facts are taught both ways, {half[1]} if half "
+        f"of the others are, too. {rows['seed'].nunique()} seeds.",
         but=not none[0],
     )
 
