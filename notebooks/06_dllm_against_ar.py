@@ -338,7 +338,7 @@ for ax, task in zip(axes, ("copy", "reverse", "sort", "shuffle")):
         )
     plots.level(ax, 1, "")
     if task == "shuffle":
-        plots.level(ax, 0, "exact, k = 2 and 4")
+        plots.level(ax, 0, "")
     ax.set(title=task, ylim=(-0.06, 1.06))
 for ax in axes[2:]:
     ax.set_xlabel("items")
@@ -420,9 +420,9 @@ _ = ax.legend(loc="lower left")
 # a learning error. The item that comes next stands ever farther from the
 # place where it is written, and the distance depends on the length of the
 # list (exercise 1). A model that was trained on reversing learns these
-# distances; a model that met few reversed lists does not, and Qwen3 was asked
-# without training on the task. That is the difference to look for: the
-# *data*, not the kind of model.
+# distances; ours, beyond its lengths, did not. Qwen3 was asked in plain
+# words, and how many reversed lists it had met is not known. So the *data* is
+# a difference to look for before the kind of model.
 
 # %% [markdown]
 # ## The reversal curse
@@ -925,8 +925,8 @@ print(f"{'blanks on average':>24}{easy[0]:>20.1f}{easy[1]:>20.1f}")
 # confidence order loses least.
 #
 # On Latin squares the picture is simpler. Both are far from the exact
-# denoiser, the autoregressive twin less so, and even pencil marks would do
-# better than either. Rules that were not learned cannot be helped by an order.
+# denoiser, the diffusion model farther, and neither is ahead of the pencil
+# marks. Rules that were not learned cannot be helped by an order.
 #
 # **What it does not show.** The two groups differ in the number of blanks
 # too (last line), so a drop alone proves little: compare it between rows. And
