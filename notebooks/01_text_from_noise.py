@@ -291,7 +291,7 @@ def learn(attention, seed):
     torch.manual_seed(seed)
     network = Transformer(
         TransformerConfig(3, 8, 32, 2, 2, attention=attention)
-    )
+    ).double()  # the same digits on every kind of processor
     steps = training.train(
         network,
         chain.sample,
