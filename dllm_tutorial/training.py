@@ -35,8 +35,7 @@ class TrainingConfig:
     steps, batch_size
         Number of updates and sequences per update.
     lr
-        Peak learning rate: linear warmup over ``warmup`` steps, then half a cosine down
-        to zero.
+        Peak learning rate, after a linear warmup over ``warmup`` steps.
     weight_decay
         Of the matrices; norms and biases are left alone.
     clip
@@ -45,6 +44,10 @@ class TrainingConfig:
         Decay of the moving average of the weights.
     seed
         Of the order of the data and of all noise.
+    decay
+        ``"cosine"``: half a cosine down to a rate of zero. ``"constant"``: none, so
+        that a run is at every step what a shorter run would be at its end, but for
+        the noise that the moving average of the weights leaves.
     optimizer
         ``"adamw"`` (Loshchilov and Hutter, 2019), or ``"muon"``, which needs fewer
         steps: :class:`dllm_tutorial.muon.Muon` for the matrices of the blocks, AdamW
@@ -60,6 +63,7 @@ class TrainingConfig:
     ema: float = 0.999
     seed: int = 0
     optimizer: str = "adamw"
+    decay: str = "cosine"
 
     def __post_init__(self) -> None:
         _checks.integer(self.steps, "steps", 1)
@@ -72,6 +76,7 @@ class TrainingConfig:
                 f"{self.lr}, {self.clip}, {self.weight_decay}"
             )
         _checks.one_of(self.optimizer, "optimizer", ("adamw", "muon"))
+        _checks.one_of(self.decay, "decay", ("cosine", "constant"))
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
 
@@ -99,9 +104,11 @@ class Record:
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Learning rate of update ``step`` (0-based): warmup, then a cosine to zero."""
+    """Learning rate of update ``step`` (0-based): warmup, then the decay."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
+    if config.decay == "constant":
+        return config.lr
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.lr * (1 + math.cos(math.pi * progress)) / 2
 

@@ -131,8 +131,10 @@ def _whole(
 
     Returns token, confidence, peak, margin and entropy, each [n, 1].
     """
-    peak, best = _largest(logits)  # before p takes memory that this can use
-    p = logits.softmax(-1)
+    # Fresh memory costs page faults: the search and p take turns in the same.
+    scratch = None if _fused(logits) else torch.empty_like(logits)
+    peak, best = _largest(logits, scratch)
+    p = torch.softmax(logits, -1, out=scratch)
     token = best
     if temperature > 0:
         hot = p if temperature == 1 else _tempered(logits, temperature)
@@ -174,7 +176,7 @@ def _in_chunks(
     buffer = _read(rows[:0], None).new_empty(min(count, len(rows)), rows.shape[-1])
     for part in rows.split(count):
         tiles.append(_survey(_read(part, suppressed), temperature, want, buffer))
-    maxima, masses, hot, moments = _join(tiles)
+    maxima, top, masses, hot, moments = _join(tiles)
     peak, best = _largest(maxima)
 
     def inside(chunk: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,17 +186,12 @@ def _in_chunks(
             away = suppressed.unfold(-1, logits.shape[-1], 1)[first[:, 0]]
         return _read(logits, away), first
 
-    def probability(logits: Tensor, place: Tensor, chunk: Tensor) -> Tensor:
-        share = logits.softmax(-1).gather(-1, place).to(torch.float64)
-        # a sum of rounded probabilities may be above 1
-        return (share * masses.gather(-1, chunk)).clamp_(max=1)
-
     margin = entropy = None
     if temperature == 0 or want:
+        confidence = top = top.to(torch.float64)
         logits, first = inside(best)
         _, place = _largest(logits)
         token = first + place
-        confidence = top = probability(logits, place, best)
     if "margin" in want:
         near = logits.scatter(-1, place, -torch.inf).amax(-1, keepdim=True)
         far = maxima.scatter(-1, best, -torch.inf).amax(-1, keepdim=True)
@@ -206,38 +203,46 @@ def _in_chunks(
         logits, first = inside(chunk)
         place = _invert(_tempered(logits, temperature), rest)[0]
         token = first + place
-        confidence = probability(logits, place, chunk)
+        share = logits.softmax(-1).gather(-1, place).to(torch.float64)
+        # a sum of rounded probabilities may be above 1
+        confidence = (share * masses.gather(-1, chunk)).clamp_(max=1)
     return [token, confidence, peak, margin, entropy]
 
 
 def _survey(
     logits: Tensor, temperature: float, want: frozenset[str], buffer: Tensor
 ) -> list[Any]:
-    """What is kept of a tile Float[n, V], each Float[n, C] or None if nobody asks: of
-    its chunks the maxima, the probabilities (untempered and tempered) and the sums of
-    p (l - max l)."""
+    """What is kept of a tile Float[n, V], each None if nobody asks: of its chunks
+    Float[n, C] the maxima, the probabilities (untempered and tempered) and the sums of
+    p (l - max l); of its rows Float[n, 1] the largest probability."""
     p = torch.softmax(logits, -1, out=buffer[: len(logits)])
-    maxima, masses = _by_chunk(torch.amax, logits), _by_chunk(torch.sum, p)
-    hot = moments = None
-    if "entropy" in want:
-        moments = _moments(logits, maxima.amax(-1, keepdim=True), p)
+    maxima = _by_chunk(torch.amax, logits)
+    top = masses = hot = moments = None
+    if temperature > 0:
+        masses = _by_chunk(torch.sum, p)
+    if temperature == 0 or want:
+        top = p.amax(-1, keepdim=True)
     if temperature not in (0, 1):
         hot = _by_chunk(torch.sum, _tempered(logits, temperature))
-    return [maxima, masses, hot, moments]
+    if "entropy" in want:
+        moments = _moments(logits, maxima.amax(-1, keepdim=True), p)
+    return [maxima, top, masses, hot, moments]
 
 
-def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+def _largest(values: Tensor, scratch: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest of Float[n, k] and its place, the first one among equals: [n, 1].
 
     ATen's search for the place is not vectorised on a CPU: there a second maximum, of
     how far the end is from the places where the first one is found, takes less time.
+    It is worked out in ``scratch`` Float[n, k], if given.
     """
     if _fused(values):
         return values.max(-1, keepdim=True)
     n = values.shape[-1]
     peak = values.amax(-1, keepdim=True)
     countdown = torch.arange(n, 0, -1, dtype=values.dtype, device=values.device)
-    found = torch.eq(values, peak, out=torch.empty_like(values)).mul_(countdown)
+    scratch = torch.empty_like(values) if scratch is None else scratch
+    found = torch.eq(values, peak, out=scratch).mul_(countdown)
     place = n - found.amax(-1, keepdim=True).to(torch.int64)
     return peak, place.clamp_(max=n - 1)  # NaN is nowhere
 
