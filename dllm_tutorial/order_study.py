@@ -264,7 +264,7 @@ def _text_corpus(corpus: str, size: str) -> _Corpus:
     """Scores are bits per letter of held-out windows."""
     shape = SIZES[size]
     stream = text.letters(corpus, "train")
-    x = held_out(corpus, size)
+    x = held_out(corpus, shape)
 
     def evaluate(model: Transformer, name: str) -> tuple[float, float]:
         return _mean(bits(model, x, name))
@@ -273,9 +273,8 @@ def _text_corpus(corpus: str, size: str) -> _Corpus:
     return _Corpus(shape, len(text.LETTERS), draw, evaluate)
 
 
-def held_out(corpus: str, size: str) -> Tensor:
+def held_out(corpus: str, shape: Size) -> Tensor:
     """Windows Long[n, L] spread evenly over the held-out part of a text."""
-    shape = SIZES[size]
     stream = text.letters(corpus, "held-out")
     rows = stream[: len(stream) // shape.length * shape.length].view(-1, shape.length)
     chosen = torch.linspace(0, len(rows) - 1, shape.windows).long()
@@ -386,7 +385,7 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
             }
         )
     if on_text:
-        rows += final_scores(model, name, held_out(cell["corpus"], cell["size"]))
+        rows += final_scores(model, name, held_out(cell["corpus"], size))
     return [{**row, "parameters": model.n_parameters()} for row in rows]
 
 

@@ -102,7 +102,9 @@ def swap_order(
     """
     order = left_to_right(length)
     _checks.integer(swaps, "swaps", 0)
-    if swaps and length < 2:
+    if not swaps:
+        return order
+    if length < 2:
         raise ValueError(f"length must be at least 2 to swap entries, got {length}")
     for pair in torch.rand(swaps, length, generator=generator).topk(2).indices:
         order[pair] = order[pair.flip(0)]

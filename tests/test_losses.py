@@ -10,6 +10,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from dllm_tutorial import losses, masking, orders
@@ -24,6 +26,7 @@ from dllm_tutorial.schedules import (
     Schedule,
 )
 from helpers import RandomTableDenoiser, all_sequences
+from test_networks import any_order, small
 
 LEVEL = 1e-4
 Z = stats.norm.isf(LEVEL / 2)
@@ -329,6 +332,142 @@ def test_log_sum_of_very_unlikely_sequences():
     assert losses.log_sum_loss(log_p.bfloat16()).loss.dtype == torch.float32
 
 
+def drawn(seed: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p of four sequences in k orders and a prior over these, far from uniform."""
+    g = seeded(seed)
+    log_p = -20 * torch.rand(k, 4, generator=g, dtype=torch.float64)
+    return log_p, (2 * torch.randn(k, generator=g, dtype=torch.float64)).softmax(0)
+
+
+cases = given(st.integers(0, 2**32), st.integers(1, 6))
+
+
+@cases
+def test_average_exceeds_log_sum_by_the_divergence_of_prior_and_posterior(seed, k):
+    """KL(p || r), with r by Bayes' rule from plain probabilities."""
+    log_p, prior = drawn(seed, k)
+    joint = prior[:, None] * log_p.exp()
+    posterior = joint / joint.sum(0)
+    divergence = (prior[:, None] * (prior[:, None] / posterior).log()).sum(0)
+    out = losses.log_sum_loss(log_p, prior.log())
+    gap = losses.average_loss(log_p, prior.log()) - out.loss
+    assert torch.allclose(gap, divergence, rtol=0, atol=1e-10)
+    assert torch.allclose(out.log_responsibilities.exp(), posterior, atol=1e-12)
+
+
+@cases
+def test_log_sum_lies_between_the_best_order_and_the_price_of_its_name(seed, k):
+    log_p, _ = drawn(seed, k)
+    best, loss = -log_p.amax(0), losses.log_sum_loss(log_p).loss
+    assert bool((best - 1e-12 <= loss).all())
+    assert bool((loss <= best + math.log(k) + 1e-12).all())
+    # equal orders cost nothing, orders without a chance cost all of log k
+    assert torch.allclose(losses.log_sum_loss(log_p[:1].expand(k, -1)).loss, -log_p[0])
+    alone = torch.full_like(log_p, -math.inf)
+    alone[0] = log_p[0]
+    assert torch.allclose(losses.log_sum_loss(alone).loss, -log_p[0] + math.log(k))
+    assert bool(losses.average_loss(alone).isinf().all()) == (k > 1)
+
+
+@cases
+def test_tempered_loss_falls_from_the_average_to_the_mixture(seed, k):
+    log_p, prior = drawn(seed, k)
+    values = torch.stack(
+        [
+            losses.log_sum_loss(log_p, prior.log(), power).loss
+            for power in (1e-6, 0.05, 0.2, 0.5, 0.9, 1.0)
+        ]
+    )
+    assert bool((values.diff(dim=0) <= 1e-8).all())
+    average = -(prior[:, None] * log_p).sum(0)
+    # by the next term of the series in the power, its half times a variance <= 100
+    assert bool(((average - values[0]) <= 1e-6 * 50 + 1e-8).all())
+    assert torch.allclose(values[-1], -(prior @ log_p.exp()).log(), atol=1e-10)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.3])
+def test_gradient_on_a_network_is_that_of_the_orders_by_responsibility(power):
+    """And the responsibilities are those of the tempered probabilities."""
+    model = any_order(vocab_size=3, length=4)
+    x, some = all_sequences(3, 4)[[5, 40, 77]], orders.all_orders(4)[[0, 9, 23]]
+    prior = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    log_p = orders.log_probs(model, x, some)
+    weights = list(model.parameters())
+    loss = losses.log_sum_loss(log_p, prior.log(), power).loss.sum()
+    got = torch.autograd.grad(loss, weights)
+
+    joint = prior[:, None] * log_p.detach().exp() ** power
+    shares = joint / joint.sum(0)
+    assert shares.std() > 0.05
+    wanted = [torch.zeros_like(p) for p in weights]
+    for k, order in enumerate(some):
+        for b in range(3):
+            nll = -orders.log_prob(model, x[b : b + 1], order).sum()
+            for total, grad in zip(
+                wanted, torch.autograd.grad(nll, weights), strict=True
+            ):
+                total += shares[k, b] * grad
+    for one, two in zip(got, wanted, strict=True):
+        assert torch.allclose(one, two, rtol=0, atol=1e-11)
+    assert max(g.abs().max() for g in got) > 0.1
+
+
+@pytest.mark.parametrize("power", [1.0, 0.4])
+def test_a_learned_prior_moves_towards_the_mean_responsibilities(power):
+    log_p, prior = drawn(1, 5)
+    logits = prior.log().requires_grad_()
+    loss = losses.log_sum_loss(log_p, logits.log_softmax(0), power).loss.mean()
+    (got,) = torch.autograd.grad(loss, logits)
+    joint = prior[:, None] * log_p.exp() ** power
+    shares = (joint / joint.sum(0)).mean(1)
+    assert torch.allclose(got, -(shares - prior) / power, rtol=0, atol=1e-12)
+    # ... and the average loss drags it to the easiest order: -p_o (log p_o - mean)
+    loss = losses.average_loss(log_p, logits.log_softmax(0)).mean()
+    (got,) = torch.autograd.grad(loss, logits)
+    each = log_p.mean(1)
+    assert torch.allclose(got, -prior * (each - prior @ each), rtol=0, atol=1e-12)
+
+
+def test_half_precision_is_summed_in_float32():
+    log_p = -300 * torch.rand(4, 3, generator=seeded()).bfloat16()
+    wanted = -log_p.double().mean(0)
+    got = losses.average_loss(log_p)
+    assert got.dtype == torch.float32 and torch.allclose(got.double(), wanted)
+
+
+# ------------------------------------------------------------------- networks and orders
+
+
+@torch.no_grad()
+def test_nelbo_of_a_network_is_its_mean_over_all_orders():
+    model, x = small(vocab_size=3, length=5), all_sequences(3, 5)[::40]
+    each = orders.log_probs(model, x, orders.all_orders(5))
+    assert each.std(0).min() > 1e-3
+    got = losses.exact_nelbo(model, x)
+    assert torch.allclose(got, -each.mean(0), rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+def test_any_order_loss_and_nelbo_of_an_any_order_network():
+    """The loss shows the order in which tokens came, the NELBO shows them sorted."""
+    model, x = any_order(vocab_size=3, length=4), all_sequences(3, 4)[[3, 64]]
+    every = orders.all_orders(4)
+    mean = -orders.log_probs(model, x, every).mean(0)
+    g, batch = seeded(2), x.repeat(4000, 1)
+    draws = losses.any_order_loss(model, batch, generator=g).view(-1, 2)
+    assert_mean(draws, mean)
+
+    total = torch.zeros(2, dtype=torch.float64)
+    for order in every.tolist():
+        for n in range(4):
+            ascending = torch.tensor([*sorted(order[:n]), *order[n:]])
+            log_p = model.in_order(x, ascending)[:, n].log_softmax(-1)
+            total -= log_p[range(2), x[:, order[n]]] / len(every)
+    nelbo = losses.exact_nelbo(model, x)
+    assert torch.allclose(nelbo, total, rtol=0, atol=1e-10)
+    assert (nelbo - mean).abs().min() > 1e-3
+
+
 # --------------------------------------------------------------- likelihood estimators
 
 
@@ -423,6 +562,22 @@ def test_losses_have_finite_gradients_that_a_step_follows(loss):
             lambda: losses.log_sum_loss(torch.zeros(3, 2), torch.zeros(2)),
             ValueError,
             "log_prior",
+        ),
+        (lambda: losses.average_loss(torch.zeros(3)), ValueError, "log_p"),
+        (
+            lambda: losses.average_loss(torch.zeros(3, 2), torch.zeros(1)),
+            ValueError,
+            "log_prior",
+        ),
+        (
+            lambda: losses.log_sum_loss(torch.zeros(3, 2), power=0.0),
+            ValueError,
+            "power",
+        ),
+        (
+            lambda: losses.log_sum_loss(torch.zeros(3, 2), power=1.5),
+            ValueError,
+            "power",
         ),
         (
             lambda: losses.exact_nelbo(DENOISER, torch.zeros(1, 30, dtype=torch.long)),

