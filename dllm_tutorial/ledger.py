@@ -1012,7 +1012,7 @@ def _slope(row: pd.Series, name: str) -> str:
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-# --- later chapters: what is known so far
+# --- chapter 9
 
 
 @_evidence
@@ -1026,3 +1026,9 @@ def flexibility_backfires() -> Finding:
         "seeds, 95%. The score of diffusion is an upper bound, and right to left was "
         "not trained.",
     )
+
+
+# --- chapter 10
+
+
+# --- chapter 11

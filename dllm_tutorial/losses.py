@@ -287,7 +287,9 @@ def average_loss(log_p: Tensor, log_prior: Tensor | None = None) -> Tensor:
         Nats per sequence.
     """
     log_p, log_prior = _orders_and_prior(log_p, log_prior)
-    return -(log_prior.exp() @ log_p)
+    weight = log_prior.exp().unsqueeze(-1)
+    # where, not a product: an order that is never used may hold -inf
+    return -torch.where(weight > 0, weight * log_p, 0.0).sum(0)
 
 
 @dataclass(frozen=True)

@@ -390,16 +390,9 @@ def follow(
     Float64[B]
         Nats.
     """
-    state, nats = puzzles.clone(), torch.zeros(len(puzzles), dtype=torch.float64)
-    row = torch.arange(len(puzzles))
-    while bool((state == denoiser.mask_id).any()):
-        masked = state == denoiser.mask_id
-        score = rule(denoiser(state).softmax(-1)).masked_fill(~masked, -torch.inf)
-        place = score.argmax(1)
-        price = token_nll(denoiser, state, solutions).double()[row, place]
-        nats += torch.where(masked.any(1), price, 0.0)
-        state[row, place] = solutions[row, place]
-    return nats
+    return -orders.adaptive_log_prob(
+        denoiser, solutions, lambda log_p: rule(log_p.exp()), start=puzzles
+    ).double()
 
 
 def fewest_candidates(p: Tensor) -> Tensor:

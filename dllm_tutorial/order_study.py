@@ -23,20 +23,25 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Generator, Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dllm_tutorial import (
+    _checks,
     grid,
     joints,
     losses,
     masking,
+    ngrams,
     orders,
     pretrained,
     study,
@@ -102,7 +107,7 @@ class Size:
 
 # Order and vocabulary of each chain are its name.
 CHAINS = {
-    ("cpu", "order 2, 3 symbols, 12 tokens"): (2, 3, Size(64, 3, 4, 12, 32, 1200, 512)),
+    ("cpu", "order 2, 3 symbols, 12 tokens"): (2, 3, Size(64, 3, 4, 12, 32, 800, 512)),
     ("cpu", "order 1, 8 symbols, 16 tokens"): (1, 8, Size(64, 3, 4, 16, 32, 400, 512)),
     ("cpu", "order 2, 4 symbols, 16 tokens"): (2, 4, Size(64, 3, 4, 16, 32, 400, 512)),
     ("gpu", "order 2, 4 symbols, 64 tokens"): (
@@ -113,7 +118,7 @@ CHAINS = {
 }
 TEXTS = ("sotu", "bible")
 SIZES = {
-    "cpu": Size(96, 4, 4, 32, 32, 1000, 600),
+    "cpu": Size(96, 4, 4, 32, 32, 800, 600),
     "gpu": Size(512, 8, 8, 256, 256, 10_000, 2000),
 }
 CHAIN_SEEDS = (0, 1, 2, 3, 4)
@@ -193,7 +198,9 @@ def flops(model: Transformer, size: Size) -> int:
     """Floating-point operations of one update: forward, and twice as much backward."""
     x = torch.zeros(size.batch_size, size.length, dtype=torch.long)
     order = orders.left_to_right(size.length)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # the counter does not know the fused attention of a CPU
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, plain, torch.no_grad():
         model.in_order(x, order) if model.any_order else model(x)
     return 3 * counter.get_total_flops()
 
@@ -315,7 +322,9 @@ def cells(size: str = "cpu") -> list[Cell]:
             kinds.remove(DIFFUSION[1])
         found += grid.product(corpus=[name], order=kinds, seed=CHAIN_SEEDS, **common)
     for number, name in enumerate(TEXTS):
-        kinds = [k for k in ORDERS if not number or k not in (DIFFUSION[1], "block 16")]
+        kinds = [k for k in ORDERS if k != DIFFUSION[1]]
+        if number:
+            kinds.remove("block 16")
         found += grid.product(corpus=[name], order=kinds, seed=TEXT_SEEDS, **common)
     return found
 
@@ -354,7 +363,7 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
         lr=4e-3,
         seed=cell["seed"],
         optimizer="muon",
-        decay="cosine" if on_text else "constant",
+        decay="cosine" if on_text else "trapezoid",
     )
     records = training.train(
         model,
@@ -390,11 +399,14 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
 
 
 def _on(draw: Callable[[int, Generator], Tensor], model: Transformer):
-    """The same batches on the device of the model, drawn on the CPU."""
+    """Batches on the device of the model, drawn on the CPU and the same for all orders.
+
+    They have a seed of their own: the numbers of ``generator`` are for the loss.
+    """
     device = next(model.parameters()).device
 
     def moved(n: int, generator: Generator) -> Tensor:
-        return draw(n, _generator(generator.initial_seed())).to(device)
+        return draw(n, _generator(generator.initial_seed() ^ 1)).to(device)
 
     return moved
 
@@ -408,7 +420,9 @@ def final_scores(model: Transformer, name: str, x: Tensor) -> list[dict[str, Any
     each = {score: bits(model, x, score) for score in ORDERS if score not in DIFFUSION}
     rows = x.to(next(model.parameters()).device)
     scale = x.shape[1] * math.log(2)
-    confident = orders.adaptive_log_prob(model, rows, lambda log_p: log_p.amax(-1))
+    # rounded: masks that all look alike are a tie, and the leftmost is taken
+    confidence = lambda log_p: log_p.amax(-1).round(decimals=3)  # noqa: E731
+    confident = orders.adaptive_log_prob(model, rows, confidence)
     each["confidence"] = -confident.double().cpu() / scale
     each["NELBO"] = (
         losses.nelbo_estimate(model, rows, 64, generator=_generator(0)).value.cpu()
@@ -431,6 +445,312 @@ def final_scores(model: Transformer, name: str, x: Tensor) -> list[dict[str, Any
         )
         for score, value in each.items()
     ]
+
+
+# --- reading
+
+# What chapters 9 and 10 and the ledger read off the rows. Seeds are paired: two orders
+# with the same seed begin with the same weights and meet the same batches.
+
+__all__ += [
+    "Gap",
+    "curves",
+    "final",
+    "floors",
+    "gap",
+    "gap_between",
+    "levels",
+    "ratio",
+    "read",
+    "scores",
+    "updates_to_reach",
+]
+BUDGETS = ("updates", "supervised_tokens", "petaflops")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A difference between two trainings, mean over seeds with a 95 % t interval.
+
+    Attributes
+    ----------
+    mean, low, high
+        In the unit of the rows: nats per token on chains, bits per letter on texts.
+    seeds
+        How many pairs are behind it. The interval is infinite if there is only one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def half(self) -> float:
+        """Half the width: an effect that is smaller is not resolved."""
+        return (self.high - self.low) / 2
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+def read() -> pd.DataFrame:
+    """The rows of this study that ship with the package, see :func:`measure`."""
+    return study.read_rows("order_learning")
+
+
+def _own(rows: pd.DataFrame) -> pd.DataFrame:
+    """The learning curves: each network scored in the order it was taught."""
+    return rows[rows["score"] == "own"]
+
+
+def final(rows: pd.DataFrame) -> pd.DataFrame:
+    """The own score of each network at the end of its training.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of :func:`read`.
+
+    Returns
+    -------
+    DataFrame
+        A row for each corpus, order and seed: the last point of its curve.
+    """
+    last = _own(rows).sort_values("updates", kind="stable")
+    keys = ["corpus", "order", "seed"]
+    return last.drop_duplicates(keys, keep="last").sort_values(keys, ignore_index=True)
+
+
+def scores(rows: pd.DataFrame, corpus: str, order: str) -> pd.DataFrame:
+    """How one network scores in many orders at the end: see :func:`final_scores`.
+
+    Returns
+    -------
+    DataFrame
+        Values, seeds down, scores across. They are all of the same windows, which are
+        every third of those of the own score.
+    """
+    chosen = _of(rows[rows["score"] != "own"], corpus, order)
+    return chosen.pivot(index="seed", columns="score", values="value")
+
+
+def curves(
+    rows: pd.DataFrame, corpus: str, names: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Learning curves, mean over seeds.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    corpus : str
+    names : iterable of str, optional
+        Orders; all by default, in the order of :data:`ORDERS`.
+
+    Returns
+    -------
+    DataFrame
+        A row for each order and point: ``updates``, ``supervised_tokens``,
+        ``petaflops``; ``value`` with its 95 % interval ``low`` and ``high``; ``seeds``.
+    """
+    if names is None:
+        known = set(_of(rows, corpus)["order"])
+        names = [name for name in ORDERS if name in known]
+    found = []
+    for name in names:
+        for updates, point in _of(_own(rows), corpus, name).groupby("updates"):
+            mean = _gap(point["value"])
+            budget = {by: point[by].iloc[0] for by in BUDGETS} | {"updates": updates}
+            ends = {"value": mean.mean, "low": mean.low, "high": mean.high}
+            found.append({"order": name, **budget, **ends, "seeds": mean.seeds})
+    return pd.DataFrame(found)
+
+
+def gap_between(a: pd.Series, b: pd.Series) -> Gap:
+    """Mean of a - b over the seeds that both have; both are indexed by seed."""
+    return _gap((a - b).dropna())
+
+
+def gap(
+    rows: pd.DataFrame,
+    corpus: str,
+    a: str,
+    b: str,
+    at: float | None = None,
+    by: str = "updates",
+) -> Gap:
+    """How much worse order ``a`` scores than order ``b``, paired by seed.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    corpus, a, b : str
+    at : float, optional
+        Budget at which the curves are compared, between points on the line through its
+        neighbors; by default each at the end of its own training. Where the learning
+        rate decays, as on texts, a network in the middle of its training has not yet
+        had the benefit of that.
+    by : {"updates", "supervised_tokens", "petaflops"}
+        What the budget counts.
+    """
+    values = (_value_at(rows, corpus, name, at, by) for name in (a, b))
+    return gap_between(*values)
+
+
+def _value_at(
+    rows: pd.DataFrame, corpus: str, order: str, at: float | None, by: str
+) -> pd.Series:
+    """Own scores at a budget, by seed; NaN where the curve does not reach so far."""
+    if at is None:
+        return _of(final(rows), corpus, order).set_index("seed")["value"]
+    found = {}
+    for seed, budget, value in _by_seed(rows, corpus, order, by):
+        inside = budget[0] <= at <= budget[-1]
+        found[seed] = np.interp(at, budget, value) if inside else math.nan
+    return pd.Series(found, dtype=float)
+
+
+def updates_to_reach(
+    rows: pd.DataFrame, corpus: str, order: str, value: float, by: str = "updates"
+) -> pd.Series:
+    """The budget at which the curve of each seed first comes down to a value.
+
+    Between points both are interpolated in logarithms. NaN where the curve never gets
+    there, or was there at its first point.
+
+    Returns
+    -------
+    Series
+        Float64, indexed by seed, in units of ``by``.
+    """
+    found = {}
+    for seed, budget, score in _by_seed(rows, corpus, order, by):
+        low = (score <= value).nonzero()[0]
+        found[seed] = math.nan
+        if len(low) and low[0] > 0:
+            i = low[0]
+            height = np.log(np.maximum(score[i - 1 : i + 1], 1e-9))
+            share = (height[0] - np.log(value)) / (height[0] - height[1])
+            found[seed] = math.exp(
+                np.log(budget[i - 1]) + share * np.log(budget[i] / budget[i - 1])
+            )
+    return pd.Series(found, dtype=float)
+
+
+def ratio(
+    rows: pd.DataFrame,
+    corpus: str,
+    values: Iterable[float],
+    a: str = "diffusion",
+    b: str = "uniform random",
+    by: str = "updates",
+) -> pd.DataFrame:
+    """How many times the budget of order ``b`` order ``a`` needs for the same score.
+
+    Returns
+    -------
+    DataFrame
+        A row for each value: the geometric mean over seeds of the paired ``ratio``,
+        with the t interval of its logarithm, ``low`` and ``high`` (95 %), and
+        ``seeds``: those where both curves come down to the value.
+    """
+    found = []
+    for value in values:
+        one, other = (
+            updates_to_reach(rows, corpus, name, value, by) for name in (a, b)
+        )
+        mean = gap_between(one.map(np.log), other.map(np.log))
+        ends = [math.exp(end) for end in (mean.mean, mean.low, mean.high)]
+        names = ("ratio", "low", "high")
+        row = {"value": value, **dict(zip(names, ends, strict=True))}
+        found.append(row | {"seeds": mean.seeds})
+    return pd.DataFrame(found)
+
+
+def levels(
+    rows: pd.DataFrame, corpus: str, names: Iterable[str], n: int = 5
+) -> np.ndarray:
+    """Scores that every curve of these orders comes down to: Float64[n], falling.
+
+    Evenly spaced in logarithms between the lowest first point and the highest last
+    one; empty if some network begins lower than another one ends.
+    """
+    lists = [
+        value
+        for name in names
+        for _, _, value in _by_seed(rows, corpus, name, "updates")
+    ]
+    top = min(value[0] for value in lists)
+    bottom = max(1e-9, *(value.min() for value in lists))
+    if bottom >= top:
+        return np.empty(0)
+    return np.geomspace(top, bottom, n + 2)[1:-1]
+
+
+@functools.lru_cache(8)
+def floors(
+    corpus: str, n: int = 5, *, backward: bool = False, size: str = "cpu"
+) -> dict[int, float]:
+    """What counting alone can do: bits per letter of n-grams on the held-out windows.
+
+    Interpolated n-grams (:class:`~dllm_tutorial.ngrams.WittenBell`) of the whole
+    training text, which know nothing of what stands before a window.
+
+    Parameters
+    ----------
+    corpus : {"sotu", "bible"}
+    n : int
+        The longest n-gram.
+    backward : bool
+        From right to left.
+    size : str
+        Of the study, which fixes the windows.
+
+    Returns
+    -------
+    dict
+        Bits per letter for 1 ... n.
+    """
+    stream = text.letters(corpus, "train").numpy()
+    x = held_out(corpus, SIZES[size]).numpy()
+    if backward:
+        stream, x = stream[::-1], x[:, ::-1]
+    model = ngrams.WittenBell(stream, n, len(text.LETTERS))
+    nats = (
+        (k, sum(model.log_prob(row, k).sum() for row in x)) for k in range(1, n + 1)
+    )
+    return {k: -total / x.size / math.log(2) for k, total in nats}
+
+
+def _of(rows: pd.DataFrame, corpus: str, order: str | None = None) -> pd.DataFrame:
+    """Rows of a corpus and an order; they must exist."""
+    for column, value in (("corpus", corpus), ("order", order)):
+        if value is not None:
+            known = sorted(set(rows[column]))
+            rows = rows[rows[column] == _checks.one_of(value, column, known)]
+    return rows
+
+
+def _by_seed(
+    rows: pd.DataFrame, corpus: str, order: str, by: str
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Seed, budgets and own scores of each curve, Float64[n] each."""
+    _checks.one_of(by, "by", BUDGETS)
+    for seed, part in _of(_own(rows), corpus, order).groupby("seed"):
+        curve = part.sort_values("updates")
+        columns = (curve[name].to_numpy(dtype=float) for name in (by, "value"))
+        yield int(seed), *columns
+
+
+def _gap(values: pd.Series) -> Gap:
+    seeds = len(values)
+    if not seeds:
+        return Gap(math.nan, math.nan, math.nan, 0)
+    mean = float(values.mean())
+    low, high = study.mean_interval(values) if seeds > 1 else (-math.inf, math.inf)
+    return Gap(mean, float(low), float(high), seeds)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -191,14 +191,17 @@ def step_log_prob(
 
 
 def adaptive_log_prob(
-    denoiser: Denoiser, x: Tensor, score: Callable[[Tensor], Tensor]
+    denoiser: Denoiser,
+    x: Tensor,
+    score: Callable[[Tensor], Tensor],
+    start: Tensor | None = None,
 ) -> Tensor:
     """Log-probability when the denoiser itself says which position comes next.
 
     At each step the masked position of the highest score is revealed, the leftmost on
     a tie. The score sees the predictions and never the answer, so the probabilities of
     all sequences still sum to one: the exact likelihood of one-at-a-time decoding by a
-    deterministic rule (Wang et al. 2026, arXiv 2603.01367).
+    deterministic rule (arXiv 2603.01367).
 
     Parameters
     ----------
@@ -208,6 +211,8 @@ def adaptive_log_prob(
     score : callable
         ``score(log_p: Float[B, L, V]) -> Float[B, L]``, for example
         ``lambda log_p: log_p.amax(-1)``, the confidence rule.
+    start : Long[B, L], optional
+        States to begin with, some tokens of ``x`` already revealed; by default none.
 
     Returns
     -------
@@ -215,18 +220,26 @@ def adaptive_log_prob(
         Nats.
     """
     _revealed(denoiser, x)
-    state = torch.full_like(x, denoiser.mask_id)
-    terms = []
-    for _ in range(x.shape[1]):
-        logits = _no_mask(denoiser, denoiser(state))
-        log_p = logits.log_softmax(-1)
+    state = torch.full_like(x, denoiser.mask_id) if start is None else start
+    if state.shape != x.shape or not bool(
+        ((state == x) | (state == denoiser.mask_id)).all()
+    ):
+        raise ValueError(
+            f"start must be x of shape {tuple(x.shape)} with some positions masked, "
+            f"got shape {tuple(state.shape)}"
+        )
+    total: Tensor | float = 0.0
+    left = (state == denoiser.mask_id).sum(1)
+    for _ in range(int(left.max()) if len(x) else 0):
+        log_p = _no_mask(denoiser, denoiser(state)).log_softmax(-1)
         masked = state == denoiser.mask_id
         chosen = score(log_p).masked_fill(~masked, -torch.inf).argmax(1, keepdim=True)
         token = x.gather(1, chosen)
         here = log_p.gather(1, chosen[..., None].expand(-1, 1, log_p.shape[-1]))
-        terms.append(here[:, 0].gather(1, token))
+        term = here[:, 0].gather(1, token)[:, 0]
+        total = total + torch.where(masked.any(1), term, 0.0)
         state = state.scatter(1, chosen, token)
-    return torch.cat(terms, 1).sum(1)
+    return torch.as_tensor(total).expand(len(x))
 
 
 def _revealed(denoiser: Denoiser, x: Tensor) -> None:

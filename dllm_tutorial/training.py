@@ -45,9 +45,9 @@ class TrainingConfig:
     seed
         Of the order of the data and of all noise.
     decay
-        ``"cosine"``: half a cosine down to a rate of zero. ``"constant"``: none, so
-        that a run is at every step what a shorter run would be at its end, but for
-        the noise that the moving average of the weights leaves.
+        ``"cosine"``: half a cosine down to a rate of zero. ``"trapezoid"``: none
+        until the last 30 % of the steps, then linear to zero (Hägele et al., 2024):
+        up to there, a run is what the beginning of a longer one would be.
     optimizer
         ``"adamw"`` (Loshchilov and Hutter, 2019), or ``"muon"``, which needs fewer
         steps: :class:`dllm_tutorial.muon.Muon` for the matrices of the blocks, AdamW
@@ -76,7 +76,7 @@ class TrainingConfig:
                 f"{self.lr}, {self.clip}, {self.weight_decay}"
             )
         _checks.one_of(self.optimizer, "optimizer", ("adamw", "muon"))
-        _checks.one_of(self.decay, "decay", ("cosine", "constant"))
+        _checks.one_of(self.decay, "decay", ("cosine", "trapezoid"))
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
 
@@ -107,8 +107,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     """Learning rate of update ``step`` (0-based): warmup, then the decay."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
-    if config.decay == "constant":
-        return config.lr
+    if config.decay == "trapezoid":
+        return config.lr * min(1, (config.steps - step) / (0.3 * config.steps))
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.lr * (1 + math.cos(math.pi * progress)) / 2
 

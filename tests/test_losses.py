@@ -435,7 +435,7 @@ def test_half_precision_is_summed_in_float32():
     assert got.dtype == torch.float32 and torch.allclose(got.double(), wanted)
 
 
-# ------------------------------------------------------------------- networks and orders
+# ------------------------------------------------------------------ networks and orders
 
 
 @torch.no_grad()
@@ -590,3 +590,10 @@ def test_losses_have_finite_gradients_that_a_step_follows(loss):
 def test_bad_arguments_are_named(call, error, argument):
     with pytest.raises(error, match=argument):
         call()
+
+
+def test_an_order_that_is_never_used_may_be_impossible():
+    log_p = torch.tensor([[-1.0, -2.0], [-math.inf, -3.0]])
+    log_prior = torch.tensor([0.0, -math.inf])
+    average = losses.average_loss(log_p, log_prior)
+    assert torch.equal(average, torch.tensor([1.0, 2.0]))

@@ -7,6 +7,7 @@ that a pencil finds. Trainings are tiny.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 
@@ -166,7 +167,7 @@ def test_the_price_of_an_update():
     assert matrices <= found.pop() <= matrices + attention
 
 
-# ------------------------------------------------------------------------------- corpora
+# ------------------------------------------------------------------------------ corpora
 
 
 @pytest.mark.parametrize(("size", "name"), order_study.CHAINS)
@@ -221,7 +222,7 @@ def test_held_out_windows_are_spread_over_the_text(monkeypatch):
     assert set(steps.tolist()) == {5, 6}  # 125 windows, 24 of them
 
 
-# -------------------------------------------------------------------------------- scores
+# ------------------------------------------------------------------------------- scores
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -274,7 +275,7 @@ def test_final_scores_of_a_network(name):
     x = source(5).sample(20, seeded())
     rows = by_name(order_study.final_scores(model, name, x))
     mixtures = [rows[f"mixture of {k}"]["value"] for k in (1, 2, 4, 8, 16, 32)]
-    assert all(a > b for a, b in zip(mixtures, mixtures[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(mixtures))
 
     every = orders.log_probs(model, x, orders.all_orders(5)).detach()
     scale = 5 * math.log(2)
@@ -316,7 +317,7 @@ def test_final_scores_take_windows_from_all_of_the_text(monkeypatch):
     assert shown.tolist() == [0, 3, 6, 9, 12, 15, 20]  # 20 is the mask
 
 
-# ------------------------------------------------------------------------------ measuring
+# ---------------------------------------------------------------------------- measuring
 
 
 @BOTH

@@ -120,7 +120,8 @@ def test_bit_reversed_reads_the_digits_backward(digits):
     assert order == expected
     for n in range(1, length + 1):  # spread evenly round the circle
         place = sorted(order[:n])
-        gaps = [b - a for a, b in zip(place, [*place[1:], place[0] + length])]
+        around = itertools.pairwise([*place, place[0] + length])
+        gaps = [b - a for a, b in around]
         assert max(gaps) <= 2 * min(gaps)
 
 
@@ -364,6 +365,31 @@ def test_under_the_truth_the_chosen_order_does_not_matter(make):
     for rule in (confidence, certainty, lambda log_p: -confidence(log_p)):
         value = orders.adaptive_log_prob(joint, x, rule)
         torch.testing.assert_close(value, joint.log_prob(x), **EXACT)
+
+
+def test_from_a_start_all_ways_to_fill_it_sum_to_one():
+    """Rows with none, one and all of the tokens revealed, side by side."""
+    model, x = RandomTableDenoiser(2, 3, seed=8), all_sequences(2, 3)
+    for shown in ([], [1], [0, 2], [0, 1, 2]):
+        state = torch.full_like(x, 2)
+        state[:, shown] = x[:, shown]
+        filled = orders.adaptive_log_prob(model, x, confidence, state).exp()
+        for start in state.unique(dim=0):
+            here = (state == start).all(1)
+            assert filled[here].sum().item() == pytest.approx(1, abs=1e-6)
+        if not shown:
+            torch.testing.assert_close(
+                filled, orders.adaptive_log_prob(model, x, confidence).exp(), **EXACT
+            )
+    ragged = torch.tensor([[2, 2, 2], [0, 2, 2], [0, 1, 1]])
+    some = torch.tensor([[1, 0, 1], [0, 0, 1], [0, 1, 1]])
+    got = orders.adaptive_log_prob(model, some, confidence, ragged)
+    for row in range(3):
+        alone = slice(row, row + 1)
+        value = orders.adaptive_log_prob(model, some[alone], confidence, ragged[alone])
+        assert value.item() == pytest.approx(got[row].item(), abs=1e-12)
+    with pytest.raises(ValueError, match="start"):
+        orders.adaptive_log_prob(model, some, confidence, ragged.flip(0))
 
 
 def test_the_leftmost_wins_a_tie():

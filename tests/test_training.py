@@ -76,7 +76,7 @@ def in_random_orders(model, x, generator):
 def test_an_any_order_network_learns_a_known_source_in_random_orders():
     """KL is what is left on average, in any order: never below zero but for noise."""
     model = tiny("any-order", positions="learned")
-    config = TrainingConfig(200, 64, 5e-3, warmup=20, ema=0.9, decay="constant")
+    config = TrainingConfig(200, 64, 5e-3, warmup=20, ema=0.9, decay="trapezoid")
     draw = from_chain
     first, *_, last = training.train(model, draw, config, loss=in_random_orders)
     generator = torch.Generator().manual_seed(1)
@@ -124,20 +124,20 @@ def test_learning_rate_is_a_ramp_and_half_a_cosine():
     assert sum(rates[10:]) == pytest.approx(0.2 * 101)  # trapezoid: (f0 + f1) / 2
 
 
-def test_constant_decay_keeps_the_peak():
-    config = TrainingConfig(30, lr=0.4, warmup=10, decay="constant")
-    rates = [training.learning_rate(step, config) for step in range(200)]
+def test_the_trapezoid_keeps_the_peak_and_falls_in_a_line():
+    config = TrainingConfig(100, lr=0.4, warmup=10, decay="trapezoid")
+    rates = [training.learning_rate(step, config) for step in range(101)]
     assert rates[:10] == pytest.approx([0.04 * n for n in range(1, 11)])
-    assert rates[10:] == [0.4] * 190
-    no_warmup = TrainingConfig(30, lr=0.4, warmup=0, decay="constant")
-    assert training.learning_rate(0, no_warmup) == 0.4
+    assert rates[10:71] == [0.4] * 61
+    assert rates[85] == pytest.approx(0.2)
+    assert rates[70:] == pytest.approx([0.4 * n / 30 for n in range(30, -1, -1)])
 
 
-def test_constant_decay_makes_a_run_the_start_of_a_longer_one():
+def test_a_trapezoid_begins_as_a_longer_one():
     weights = []
-    for steps in (4, 9):
+    for steps in (6, 9):
         model = tiny()
-        config = TrainingConfig(steps, 4, warmup=2, decay="constant")
+        config = TrainingConfig(steps, 4, warmup=2, decay="trapezoid")
         seen = []
         for _ in training.train(
             model,
@@ -256,7 +256,7 @@ def test_resuming_after_kill_9_is_bit_identical(tmp_path):
 
 
 def test_an_any_order_run_resumes_bit_identically(tmp_path):
-    config = TrainingConfig(9, 4, warmup=2, optimizer="muon", decay="constant")
+    config = TrainingConfig(9, 4, warmup=2, optimizer="muon", decay="trapezoid")
     options = {"loss": in_random_orders, "checkpoint_every": 3}
     whole, stopped, resumed = (
         tiny("any-order", positions="learned", dropout=0.2) for _ in range(3)
