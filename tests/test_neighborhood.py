@@ -294,10 +294,6 @@ def test_conditionals_are_counted(n):
 # ---------------------------------------------------------------------------- real text
 
 
-def test_letters():
-    assert nb.letters("Mr. Speaker:\n1945 -- we've") == "mr speaker we ve"
-
-
 def plain_counts(stream, row, offsets, vocab):
     """The formula of Witten and Bell by dictionaries, for one token."""
     low, high = -min(0, *offsets), len(stream) - max(0, *offsets)
