@@ -280,6 +280,7 @@ __all__ += [
     "paths",
     "price",
     "read",
+    "recovered",
     "tax",
     "two_directions",
     "values",
@@ -424,6 +425,31 @@ def winners(rows: pd.DataFrame, source: str) -> pd.DataFrame:
     rank = table["method"].map(METHODS.index)
     table = table.assign(rank=rank).sort_values(["rank", "seed"], ignore_index=True)
     return table.drop(columns="rank")
+
+
+def recovered(rows: pd.DataFrame, source: str, method: str) -> pd.DataFrame:
+    """How both directed orders end, above networks that were trained in one alone.
+
+    Returns
+    -------
+    DataFrame
+        Nats per sequence, indexed by seed: ``winner`` is the directed order with the
+        higher responsibility at the end, ``other`` the second one.
+    """
+    above, share = {}, {}
+    for order in SINGLE:
+        own = values(rows, source, method, order)
+        above[order] = own - values(rows, source, order, order)
+        path = paths(final(rows), source, method, order, "responsibility")
+        share[order] = path.iloc[-1]
+    first, second = SINGLE
+    ahead = share[first] > share[second]
+    return pd.DataFrame(
+        {
+            "winner": above[first].where(ahead, above[second]),
+            "other": above[second].where(ahead, above[first]),
+        }
+    )
 
 
 def price(rows: pd.DataFrame, source: str) -> pd.DataFrame:

@@ -773,15 +773,15 @@ _ = figure.legend(
 )
 
 # %% [markdown]
-# <!-- TODO-ROWS: who is ahead on text, at which budget; above or below the
-# 5-gram. -->
+# **What this shows.** At its end diffusion is ahead of random orders on both
+# texts. It has had about as many supervised tokens then, and twice the
+# updates and the computation. At equal updates it stands in the middle of its
+# training, with a high learning rate and half of the supervised tokens, and
+# is not behind for all that: see the first of the three lines for each text.
 #
-# **What this shows.** At equal updates the diffusion model stands in the
-# middle of its training, with a high learning rate, and has seen half of the
-# supervised tokens; both count against it. At its end it has had about as many
-# supervised tokens as the other, and twice the computation; the second counts
-# for it. The truth of "about as well" depends on the budget that is called
-# equal.
+# All of them, left to right included, end above the 5-gram. That is where
+# these networks stand: they have seen less than a million letters, the 5-gram
+# has counted all of the training text.
 #
 # **What it does not show.** The end of training in the deck's sense. All of
 # these networks are small and were trained for minutes. Where a curve still
@@ -813,6 +813,15 @@ for corpus, title in order_study.TITLES.items():
     gap = order_study.gap(rows, corpus, "right-to-left", "left-to-right")
     print(f"{title}, right to left minus left to right: {bits(gap, 3)},")
     print(f"  resolved: {gap.resolved}; half width {gap.half:.3f}")
+    for a, b in (
+        ("fixed random", "left-to-right"),
+        ("uniform random", "fixed random"),
+        ("fixed random", "block 4"),
+        ("block 16", "fixed random"),
+    ):
+        if (corpus, a) in table and (corpus, b) in table:
+            print(f"  {a} minus {b.replace('-', ' ')}:", end=" ")
+            print(bits(order_study.gap(rows, corpus, a, b)))
 
 # %% mystnb={"figure": {"caption": "Bits per letter of held-out windows for each order, at the end of training: equal updates, computation and supervised tokens for all but diffusion, which is scored by its bound and had twice the updates at equal supervised tokens. 3 seeds, 600 windows, 95 % t intervals over seeds. Dotted: 5-gram on the same windows (State of the Union only).", "name": "fig-orders"}, "image": {"alt": "Two panels with one row for each order and points with bars for the bits per letter. Left to right and right to left are lowest, blocks of 4 next, random orders and diffusion highest."}} tags=["hide-input"]
 names = [n for n in KEY if any((c, n) in table for c in order_study.TEXTS)]
@@ -839,12 +848,13 @@ _ = axes[0].set_yticks(
 )
 
 # %% [markdown]
-# <!-- TODO-ROWS: the order of the orders; is left to right = right to left
-# within the interval; whether the fixed random order lies between. -->
-#
-# **What this shows.** The interval of the last lines is the answer to "is
-# left to right easier than right to left?": a difference smaller than the half
-# width could not have been seen here.
+# **What this shows.** The two directed orders are the easiest by far, and equal
+# as far as we can see: the interval of their difference holds zero, and one
+# smaller than its half width could not have been seen here. Blocks of 4 and
+# the fixed random order follow, then blocks of 16 and fresh random orders. We
+# had expected blocks of 16 to be easier than the fixed random order, because
+# on the whole they run from left to right. They are harder. It seems to count
+# for more to be *one* order.
 #
 # **What it does not show.** *Why* a random order is harder. Has it a longer
 # way to look, or more to learn? The fixed random order needs the long way and
@@ -947,27 +957,28 @@ axes[0].set_yticks(
 _ = figure.legend(loc="outside lower center", ncols=3)
 
 # %% [markdown]
-# <!-- TODO-ROWS: how much of the gap is Jensen gap (at least), how much is left
-# for worse conditionals; is the confidence order the best exact likelihood;
-# how much less does the spread between orders amount to than between
-# networks of their own. -->
-#
 # **What this shows.** Three numbers take the gap apart.
 #
 # - *Jensen*: the bound minus the mixture of 32 orders is looseness for
-#   certain. More orders would show more, so it is "at least".
+#   certain. It is a small part of the gap. More orders would show more, so it
+#   is "at least".
 # - *Worse answers*: the same weights from left to right, minus the network
 #   that learned nothing else. No bound is involved: these are two exact
-#   likelihoods in the same order. This is what the deck calls capacity that is
-#   not concentrated.
+#   likelihoods in the same order. This is nearly the whole gap, and it is what
+#   the deck calls capacity that is not concentrated.
 # - *No favorites*: how much better left to right is than one fixed random
-#   order inside a network of all orders, against the same difference between
-#   networks that learned one of these orders each.
+#   order. Where each has a network of its own, it is much better. Inside a
+#   network of all orders the two are nearly the same. The network has not
+#   made anything of the easier order.
+#
+# So the bound is looser, as the deck says, and that is the smaller half of the
+# story.
 #
 # **What it does not show.** That it must be so. A rule that picks the order
-# well has a better exact likelihood than the bound says, and published models
-# gain much by that (Turok et al. 2026). The score of an *oracle* order, which
-# looks at the answer, would not be a likelihood at all.
+# well can be better than the bound says. Here the most confident position
+# first gains little; published models gain more by such rules (Turok et al.
+# 2026). The score of an *oracle* order, which looks at the answer, would not
+# be a likelihood at all.
 
 # %% [markdown]
 # ## Why one token at a time matters
@@ -1051,15 +1062,16 @@ _ = ax.legend()
 #   random orders enclose it only on average.
 # - A Transformer that reads tokens in the order of generation, and is told
 #   where to predict, scores any order in one call.
-# - <!-- TODO-ROWS: random orders against diffusion, chains and text. -->
-#   Whether random orders do as well as diffusion depends on what is held
-#   equal: updates or supervised tokens.
-# - <!-- TODO-ROWS: directed orders against random ones, L2R against R2L. -->
-#   Directed orders and random ones, right to left and left to right: the
-#   figures above, with what could have been seen.
-# - <!-- TODO-ROWS: Jensen against worse answers. --> The gap of a model of all
-#   orders has two parts, a loose bound and worse answers, and they can be
-#   told apart by scoring it in one order.
+# - Random orders did not do as well as diffusion, on chains and on text. They
+#   were behind, although each of their batches teaches twice the tokens. Some
+#   of it is positions, some that a list is harder to read than a set. None of
+#   the trainings came to its end.
+# - Directed orders are far easier than random ones. Left to right and right to
+#   left are equal within what three seeds can see. A fixed random order lies
+#   between.
+# - The gap between a model of all orders and one of a single order has two
+#   parts, a loose bound and worse answers. Scored in one order the second shows
+#   alone, and it is the larger one.
 # - On our tasks nothing that fails at one token per step succeeds at more.
 
 # %% [markdown]
@@ -1154,23 +1166,28 @@ while stats.t.isf(0.025, n - 1) * pairs.std() / n**0.5 > 0.01:
 print(f"spread of the pairs {pairs.std():.4f} bits: {n} pairs")
 
 # %% [markdown]
-# **5. The same weights, both ways.** In the first table of *One network,
-# scored in many orders*, the network of random orders is better from left to
-# right than in a random order although it was trained on random orders
-# only. Why can that be? Is it true for the diffusion model?
+# **5. Better than its parts.** Inside one network of all orders a mixture of
+# random orders has a better likelihood than any of the single orders that we
+# scored. How can a mean of probabilities be better than each of them? From
+# the rows: how many nats per window does a mixture of $K$ orders gain, and
+# could it be more than $\log K$?
 
 # %% [markdown] tags=["hide-cell"]
-# **Solution.** Left to right asks easier questions: the letter before is
-# always known. In a random order the first questions have no neighbor to
-# look at. A network of all orders meets the easy questions too, now and then,
-# and answers them better than the hard ones. What it does not do is answer
-# them as well as a network that meets nothing else. The paired differences:
+# **Solution.** No order is the best for all windows. Each errs on other ones,
+# and the mean of the probabilities is carried by those that do not err. Over
+# the *best* of its orders on a window a mixture gains nothing and loses at
+# most $\log K$; over their mean it may gain any amount. Here the gains grow
+# ever more slowly with $K$. A mixture of $K$ orders is also $K$ times the work.
 
 # %% tags=["hide-cell"]
+window = order_study.SIZES["cpu"].length * math.log(2)
 for name in BOTH:
     found = scored("sotu", name)
-    gap = order_study.gap_between(found["bound"], found["left-to-right"])
-    print(f"{name}: a random order costs {bits(gap)} bits more")
+    print(f"{name}, nats per window gained by mixtures of K orders:")
+    for K in order_study.MIXED[1:]:
+        gain = found["mixture of 1"] - found[f"mixture of {K}"]
+        print(f"  K = {K:2d}: {gain.mean() * window:.2f}", end=" ")
+        print(f"(log K = {math.log(K):.2f})")
 
 # %% [markdown]
 # ## The claims of this chapter

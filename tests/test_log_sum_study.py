@@ -83,7 +83,7 @@ def power_mean(beta: float, weight: list[float]) -> float:
 
 
 def test_losses_of_the_methods():
-    even, prior = [1 / 3] * 3, torch.tensor([0.2, 0.5, 0.3]).double()
+    even, prior = [1 / 3] * 3, torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     average = -LOG_P.mean().item() / 4
     for method in ("average", *SINGLE, EQUAL_COMPUTE):
         found = log_sum_study.method_loss(method, 10)(Given(LOG_P), X, seeded())
@@ -396,6 +396,29 @@ def test_winners_are_of_methods_with_several_orders_on_one_source():
     )
     table = log_sum_study.winners(more, "s")
     assert table["seed"].tolist() == [0, 1, 2]
+
+
+def test_recovered_compares_with_one_order_alone():
+    def both(left: float, right: float, share: float) -> dict:
+        made = point(left, right, share)
+        for quantity in ("nll", "responsibility", "prior"):
+            made[quantity] = dict(zip(SINGLE, made[quantity].values(), strict=True))
+        return made
+
+    def alone(order: str, nll: float) -> dict:
+        made = {"nll": {order: nll}, "mixture": nll, "average": nll}
+        return made | {"responsibility": {order: 1.0}, "prior": {order: 1.0}}
+
+    runs = {
+        ("log-sum", 0): [both(5, 5, 0.9), both(4.5, 30, 0.999)],
+        ("log-sum", 1): [both(5, 5, 0.9), both(20, 4.7, 0.001)],
+    }
+    for seed, (left, right) in enumerate([(4.0, 4.25), (4.5, 4.75)]):
+        runs[LEFT, seed] = [alone(LEFT, 9), alone(LEFT, left)]
+        runs[RIGHT, seed] = [alone(RIGHT, 9), alone(RIGHT, right)]
+    found = log_sum_study.recovered(rows_of(runs), "s", "log-sum")
+    assert found["winner"].tolist() == pytest.approx([0.5, -0.05])
+    assert found["other"].tolist() == pytest.approx([25.75, 15.5])
 
 
 def test_price_of_an_update():
