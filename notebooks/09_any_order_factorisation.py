@@ -779,9 +779,9 @@ _ = figure.legend(
 # training, with a high learning rate and half of the supervised tokens, and
 # is not behind for all that: see the first of the three lines for each text.
 #
-# All of them, left to right included, end above the 5-gram. That is where
-# these networks stand: they have seen less than a million letters, the 5-gram
-# has counted all of the training text.
+# On State of the Union all of them, left to right included, end above the
+# 5-gram. That tells where these networks stand: they have seen less than a
+# million letters, the 5-gram has counted all of the training text.
 #
 # **What it does not show.** The end of training in the deck's sense. All of
 # these networks are small and were trained for minutes. Where a curve still
