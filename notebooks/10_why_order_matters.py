@@ -357,12 +357,12 @@ for corpus in chains:
         print(f"{name:>30} {means[name]:8.4f}, {times:4.1f} times", end=" ")
         print(f"left to right; {budget[name]:.0f} updates")
     columns = (f"at {early} updates", "at the end")
-    print(f"{'differences':>30}" + "".join(f"{c:>26}" for c in columns))
+    print(f"{'differences':>30}" + "".join(f"{c:>27}" for c in columns))
     for a, b in pairs:
         middle = order_study.gap(learned, corpus, a, b, at=early)
         end = order_study.gap(learned, corpus, a, b)
-        print(f"{a:>14} - {b:<14}{in_words(middle, 4):>26}", end="")
-        print(f"{in_words(end, 4):>26}")
+        print(f"{a:>14} - {b:<14}{in_words(middle, 4):>27}", end="")
+        print(f"{in_words(end, 4):>27}")
 
 # %%
 print("updates for the same excess, in multiples, 95 % over seeds")
@@ -654,29 +654,29 @@ _ = figure.legend(
 )
 
 # %% [markdown]
-# <!-- TODO-ROWS: written from State of the Union; check King James Bible. -->
+# **What this shows.** Where a difference is resolved, the number of patterns
+# tells its sign, on both texts. The second guess fails once. The two disagree
+# about the fixed random order: it has fewer patterns than blocks, but its
+# neighbors lie far back in time. It is easier than blocks of 16, as the
+# patterns say. Against blocks of 4 the difference is not resolved on either
+# text. So what costs seems to be less that the neighbors are *old* than that
+# they stand *somewhere else each time*. This fits a network that is told
+# where its inputs stand, and in which nothing is closer to the last token
+# than to others. The argument from recent tokens is about windows, and a
+# Transformer has none.
 #
-# **What this shows.** The number of patterns sorts the orders. The guesses
-# disagree about the fixed random order: it has fewer patterns than blocks,
-# but its neighbors lie far back in time. Against blocks of 16 it is easier,
-# as the patterns say. Against blocks of 4 the two guesses disagree as well,
-# and there the difference is small. So what costs is less that the neighbors
-# are *old* than that they stand *somewhere else each time*. This fits a
-# network that is told where its inputs stand, and in which nothing is closer
-# to the last token than to others. The argument from recent tokens is about
-# windows, and a Transformer has none.
-#
-# As on the chains, not to be a direction and to be all orders at once are two
-# burdens, and both are resolved. But here the first is the larger one. Left
-# to right and right to left are equal as far as the half widths tell.
+# As on the chains there are two burdens, and both are resolved on both texts.
+# But here the first, not to be a direction, is the larger one. Left to right
+# and right to left are equal as far as the half widths tell.
 #
 # **What it does not show.** Much about large models. The networks have seen
 # 800 batches, and their distance from the n-grams, which are counted on the
-# whole text, says how far they have come. Six orders are few, the fixed one
-# is a single draw, and other properties rise along with the number of
-# patterns. For networks of the size of GPT-2 on web text, Xue et al. (2025)
-# report that a fixed random order is far harder than left to right, and that
-# blocks of 4 lie between.
+# whole text, says how far they have come: the best lie between a 4-gram and a
+# 5-gram. The case for patterns against age rests on one pair of orders on one
+# text, the fixed order is a single draw, and other properties rise along with
+# the number of patterns. For networks of the size of GPT-2 on web text, Xue et
+# al. (2025) report that a fixed random order is far harder than left to
+# right, and that blocks of 4 lie between.
 
 # %% [markdown]
 # ## A window cannot tell the directions apart
@@ -1054,8 +1054,9 @@ for start, part in by_order.groupby("start", sort=False):
 #   nearly everything is not shown: counting runs out of text first.
 # - Not to be a direction, and to be all orders at once, are two burdens, and a
 #   fixed random order tells them apart. On our chains the second is larger, on
-#   letters the first. What sorts the orders of letters is how many patterns
-#   of neighbors they ask for.
+#   letters the first. How hard an order of letters is to learn follows the
+#   number of patterns of neighbors rather than their age, as far as we can
+#   tell.
 # - No window can tell left to right from right to left. Learning can, where
 #   one direction has to combine more tokens.
 # - What makes an order good for one token at a time makes it bad for many at
