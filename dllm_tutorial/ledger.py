@@ -1169,15 +1169,14 @@ def random_order_transformer() -> Finding:
             learned = " with learned positions" if "," in name else ""
             title = order_study.TITLES.get(corpus, corpus)
             words.append(f"{title}{learned} {_interval(gap, digits)}")
-    return _judge(
-        any(inside),
-        "Diffusion minus random orders at the end of training, both by the bound, in "
+    return Finding(
+        "open",
+        f"Not decided, because no curve had come to its end. Up to there {sum(inside)} "
+        f"of {len(inside)} comparisons are within {ABOUT['nats']} nats and "
+        f"{ABOUT['bits']} bits. Diffusion minus random orders, both by the bound, in "
         "nats per token on chains (equal updates) and bits per letter on texts (equal "
         f"supervised tokens): {'; '.join(words)}. Chains: "
-        f"{_seeds(rows, _chains(rows))}; texts: {_seeds(rows, order_study.TEXTS)}. We "
-        f"called {ABOUT['nats']} nats and {ABOUT['bits']} bits about as good. No curve "
-        "had come to its end.",
-        but=not all(inside),
+        f"{_seeds(rows, _chains(rows))}; texts: {_seeds(rows, order_study.TEXTS)}.",
     )
 
 

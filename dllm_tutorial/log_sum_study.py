@@ -61,7 +61,31 @@ from dllm_tutorial.order_study import (
     held_out,
 )
 
-__all__ = ["METHODS", "SETS", "SIZES", "SOURCES", "cells", "measure", "method_loss"]
+__all__ = [
+    "COLLAPSED",
+    "METHODS",
+    "SETS",
+    "SIZES",
+    "SOURCES",
+    "TOGETHER",
+    "cells",
+    "curves",
+    "final",
+    "gap",
+    "hard_tokens",
+    "in_bits",
+    "limited_level",
+    "measure",
+    "method_loss",
+    "paths",
+    "price",
+    "read",
+    "recovered",
+    "tax",
+    "two_directions",
+    "values",
+    "winners",
+]
 
 COMMAND = "python -m dllm_tutorial.log_sum_study --out runs/log_sum"
 SEEDS = (0, 1, 2, 3, 4)
@@ -268,24 +292,6 @@ def _row(quantity: str, order: str | None, values: Tensor) -> dict[str, Any]:
 # the same seed begin with the same weights and, but for the run at equal compute, meet
 # the same batches.
 
-__all__ += [
-    "COLLAPSED",
-    "TOGETHER",
-    "curves",
-    "final",
-    "gap",
-    "hard_tokens",
-    "in_bits",
-    "limited_level",
-    "paths",
-    "price",
-    "read",
-    "recovered",
-    "tax",
-    "two_directions",
-    "values",
-    "winners",
-]
 COLLAPSED = 0.99  # responsibility of one order, mean over held-out sequences
 # Scores that are not those of one order, by the quantity they are in the rows.
 TOGETHER = {"mixture": "mixture nll", "average": "average nll"}

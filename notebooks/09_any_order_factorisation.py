@@ -824,7 +824,7 @@ for corpus, title in order_study.TITLES.items():
             print(f"  {a} minus {b.replace('-', ' ')}:", end=" ")
             print(bits(order_study.gap(rows, corpus, a, b)))
 
-# %% mystnb={"figure": {"caption": "Bits per letter of held-out windows for each order, at the end of training: equal updates, computation and supervised tokens for all but diffusion, which is scored by its bound and had twice the updates at equal supervised tokens. 3 seeds, 600 windows, 95 % t intervals over seeds. Dotted: 5-gram on the same windows (State of the Union only).", "name": "fig-orders"}, "image": {"alt": "Two panels with one row for each order and points with bars for the bits per letter. Left to right and right to left are lowest; blocks of 4, the fixed random order and diffusion follow; blocks of 16 and uniform random orders are highest."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Bits per letter of held-out windows for each order, at the end of training: equal updates, computation and supervised tokens for all but diffusion, which is scored by its bound and had twice the updates at equal supervised tokens. 3 seeds, 600 windows, 95 % t intervals over seeds. Dotted: 5-gram on the same windows (State of the Union only).", "name": "fig-order-bits"}, "image": {"alt": "Two panels with one row for each order and points with bars for the bits per letter. Left to right and right to left are lowest; blocks of 4, the fixed random order and diffusion follow; blocks of 16 and uniform random orders are highest."}} tags=["hide-input"]
 names = [n for n in KEY if any((c, n) in table for c in order_study.TEXTS)]
 figure, axes = plots.panels(2, height=3.0, sharex=True, sharey=True)
 for ax, (corpus, title) in zip(axes, order_study.TITLES.items()):
