@@ -23,7 +23,6 @@ and every single order stays away from it.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import math
@@ -31,7 +30,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,12 +51,12 @@ from dllm_tutorial.grid import Cell
 from dllm_tutorial.mixtures import OrderMixture
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.order_study import (
-    RESULTS,
     Gap,
     Size,
     flops,
     gap_between,
     held_out,
+    program,
 )
 
 __all__ = [
@@ -537,25 +535,7 @@ def _two_levels(length: int) -> tuple[float, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--workers", type=int, default=2)
-    a = parser.parse_args(arguments)
-    command = COMMAND if a.size == "cpu" else f"{COMMAND} --size {a.size}"
-    with grid.workers(a.workers) as pool:
-        rows = grid.run(
-            cells(a.size),
-            measure,
-            a.out,
-            executor=pool,
-            cost=_cost,
-            command=command,
-            seeds=SEEDS,
-        )
-    study.write_rows(RESULTS / "log_sum.csv", rows.round(6), rows.attrs)
+    program(__doc__, COMMAND, cells, measure, _cost, "log_sum", arguments)
 
 
 if __name__ == "__main__":

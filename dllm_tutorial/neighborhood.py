@@ -42,8 +42,10 @@ __all__ = [
     "noisy_sum",
     "offset_groups",
     "offset_log_prob",
+    "oldest",
     "order_nats",
     "parallel_kl",
+    "patterns",
     "queue",
     "random_parallel_kl",
     "random_set_entropies",
@@ -320,6 +322,32 @@ def count_conditionals(order: Tensor, k: int, by: str = "time") -> int:
     shown = seen(order, k, by)
     asked = torch.cat([order[..., None], shown.long()], -1).flatten(0, -2)
     return len(torch.unique(asked, dim=0))
+
+
+def patterns(order: Tensor, k: int) -> int:
+    """How many different offsets the k nearest revealed tokens have.
+
+    Over all steps of all orders ``Long[..., L]``, counted; fewer than k are revealed at
+    the first steps. On stationary text this is how many tables of counts are needed.
+    """
+    length = order.shape[-1]
+    k = min(_checks.integer(k, "k", 1), length)
+    nearest = queue(order, "space").argsort(-1)[..., :k]  # [..., L, k]
+    step = torch.arange(length, device=order.device)
+    missing = torch.arange(k, device=order.device) >= step[:, None]
+    offset = (nearest - order[..., None]).masked_fill(missing, length)
+    return len(offset.flatten(0, -2).unique(dim=0))
+
+
+def oldest(order: Tensor, k: int) -> Tensor:
+    """How many steps ago the oldest of the k nearest tokens was generated.
+
+    ``Float64[...]``, the mean over the steps of each order ``Long[..., L]``; 0 where
+    nothing is revealed.
+    """
+    age = queue(order, "time") + 1
+    near = seen(order, k, "space")
+    return torch.where(near, age, 0).amax(-1).double().mean(-1)
 
 
 # --------------------------------------------------------------- real text, by counting

@@ -75,6 +75,7 @@ __all__ = [
     "n_updates",
     "network",
     "order_loss",
+    "program",
     "ratio",
     "read",
     "scores",
@@ -799,27 +800,43 @@ def _gap(values: pd.Series) -> Gap:
     return Gap(mean, float(low), float(high), seeds)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """See the text at the top of this module."""
+def program(
+    description: str | None,
+    command: str,
+    make_cells: Callable[[str], list[Cell]],
+    measure: Callable[[Cell], list[dict[str, Any]]],
+    cost: Callable[[Cell], float],
+    name: str,
+    arguments: list[str] | None = None,
+) -> None:
+    """The command line of a study that trains one network a cell.
+
+    Trains what is not finished in the folder ``--out`` and writes the rows ``name``.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    parser.add_argument("--size", choices=tuple(SIZES), default="cpu")
+    parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--workers", type=int, default=2)
     a = parser.parse_args(arguments)
-    command = COMMAND if a.size == "cpu" else f"{COMMAND} --size {a.size}"
+    cells = make_cells(a.size)
     with grid.workers(a.workers) as pool:
         rows = grid.run(
-            cells(a.size),
+            cells,
             measure,
             a.out,
             executor=pool,
-            cost=_cost,
-            command=command,
-            seeds=CHAIN_SEEDS,
+            cost=cost,
+            command=command if a.size == "cpu" else f"{command} --size {a.size}",
+            seeds=sorted({int(cell["seed"]) for cell in cells}),
         )
-    study.write_rows(RESULTS / "order_learning.csv", rows.round(6), rows.attrs)
+    study.write_rows(RESULTS / f"{name}.csv", rows.round(6), rows.attrs)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """See the text at the top of this module."""
+    program(__doc__, COMMAND, cells, measure, _cost, "order_learning", arguments)
 
 
 if __name__ == "__main__":

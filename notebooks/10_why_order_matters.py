@@ -561,28 +561,13 @@ _ = figure.legend(
 
 
 # %%
-def patterns(order, k=4):
-    """Different offsets of the k nearest letters, in orders Long[n, L]."""
-    nearest = neighborhood.queue(order, "space").argsort(-1)[..., :k]
-    missing = torch.arange(k) >= torch.arange(order.shape[1])[:, None]
-    offset = nearest - order[..., None]
-    offset = offset.masked_fill(missing, order.shape[1])
-    return len(offset.flatten(0, 1).unique(dim=0))
-
-
-def steps_ago(order, k=4):
-    """Age of the oldest of the k nearest letters, mean over steps."""
-    age = neighborhood.queue(order, "time") + 1
-    near = neighborhood.seen(order, k, "space")
-    return torch.where(near, age, 0).amax(-1).double().mean().item()
-
-
 length = order_study.SIZES["cpu"].length
 any_order = [n for n in order_study.ORDERS if n not in order_study.DIFFUSION]
 guess = {}
 for name in any_order:
     drawn = order_study.draw_orders(name, length)(1000, generator)
-    guess[name] = (patterns(drawn), steps_ago(drawn))
+    age = neighborhood.oldest(drawn, 4).mean().item()
+    guess[name] = (neighborhood.patterns(drawn, 4), age)
 last = {
     (corpus, name): part.value.to_numpy()
     for (corpus, name), part in at_end.groupby(["corpus", "order"])

@@ -291,6 +291,28 @@ def test_conditionals_are_counted(n):
     assert known["any order, chain"] == len(gaps)
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 7])
+def test_patterns_and_ages_by_a_list_of_steps(k):
+    for seed in range(5):
+        order = orders.random_order(8, torch.Generator().manual_seed(seed))
+        kinds, ages = set(), []
+        for n, i in enumerate(order.tolist()):
+            known = order[:n].tolist()
+            near = sorted(known, key=lambda j, i=i: (abs(j - i), j > i))[:k]
+            kinds.add(tuple(j - i for j in near))
+            ages.append(max((n - known.index(j) for j in near), default=0))
+        assert nb.patterns(order, k) == len(kinds)
+        assert nb.oldest(order, k).item() == pytest.approx(sum(ages) / 8)
+
+
+def test_left_to_right_needs_few_patterns_and_recent_tokens():
+    order = orders.left_to_right(20)
+    assert nb.patterns(order, 4) == 5
+    assert nb.oldest(order, 4).item() == pytest.approx((1 + 2 + 3 + 4 * 16) / 20)
+    both = torch.stack([order, order.flip(0)])
+    assert nb.patterns(both, 4) == 9  # nothing seen is common to both
+
+
 # ---------------------------------------------------------------------------- real text
 
 
