@@ -522,10 +522,9 @@ _ = ax.set(xlabel="nats per sequence", ylim=(len(ends) - 0.5, -0.9))
 #
 # **What it does not show.** These rows hold the level of each run, and not the
 # responsibilities of each kind of sequence. That a run of log-sum above the
-# line has the wrong assignment is read off the level, from the live runs. (We
-# trained the three runs once more and looked: it is the wrong assignment in
-# each.) The single orders and the average are above the line for another
-# reason: they have not found all sums of two yet.
+# line has the wrong assignment is a guess from the level: in the live runs,
+# where we can look, it is so. The single orders and the average are above the
+# line for another reason: they have not found all sums of two yet.
 
 # %% [markdown]
 # ## Four orders on text
