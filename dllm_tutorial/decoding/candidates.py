@@ -176,8 +176,9 @@ def _in_chunks(
     buffer = _read(rows[:0], None).new_empty(min(count, len(rows)), rows.shape[-1])
     for part in rows.split(count):
         tiles.append(_survey(_read(part, suppressed), temperature, want, buffer))
-    maxima, top, masses, hot, moments = _join(tiles)
+    maxima, masses, hot, moments = _join(tiles)
     peak, best = _largest(maxima)
+    total = masses.sum(-1, keepdim=True, dtype=torch.float64)
 
     def inside(chunk: Tensor) -> tuple[Tensor, Tensor]:
         logits, first = _inside(rows, chunk, -torch.inf)
@@ -187,46 +188,42 @@ def _in_chunks(
         return _read(logits, away), first
 
     margin = entropy = None
-    if temperature == 0 or want:
-        confidence = top = top.to(torch.float64)
+    if temperature == 0 or "margin" in want:
         logits, first = inside(best)
         _, place = _largest(logits)
-        token = first + place
+        token, confidence = first + place, 1 / total
     if "margin" in want:
         near = logits.scatter(-1, place, -torch.inf).amax(-1, keepdim=True)
         far = maxima.scatter(-1, best, -torch.inf).amax(-1, keepdim=True)
-        margin = _margin(torch.maximum(near, far) - peak, top)
+        margin = _margin(torch.maximum(near, far) - peak, 1 / total)
     if "entropy" in want:
-        entropy = _entropy(moments, top)
+        entropy = _entropy(moments / total, 1 / total)
     if temperature > 0:
         chunk, rest = _draw_chunk(masses if temperature == 1 else hot, uniform)
         logits, first = inside(chunk)
         place = _invert(_tempered(logits, temperature), rest)[0]
         token = first + place
-        share = logits.softmax(-1).gather(-1, place).to(torch.float64)
-        # a sum of rounded probabilities may be above 1
-        confidence = (share * masses.gather(-1, chunk)).clamp_(max=1)
+        below = logits.gather(-1, place) - peak
+        confidence = below.to(torch.float64).exp() / total
     return [token, confidence, peak, margin, entropy]
 
 
 def _survey(
     logits: Tensor, temperature: float, want: frozenset[str], buffer: Tensor
 ) -> list[Any]:
-    """What is kept of a tile Float[n, V], each None if nobody asks: of its chunks
-    Float[n, C] the maxima, the probabilities (untempered and tempered) and the sums of
-    p (l - max l); of its rows Float[n, 1] the largest probability."""
-    p = torch.softmax(logits, -1, out=buffer[: len(logits)])
+    """What is kept of each chunk of a tile Float[n, V]: Float[n, C], or None if nobody
+    asks. The maxima; the masses, sums of w = exp(l - max l); those of softmax(l / T);
+    the sums of w (l - max l)."""
     maxima = _by_chunk(torch.amax, logits)
-    top = masses = hot = moments = None
-    if temperature > 0:
-        masses = _by_chunk(torch.sum, p)
-    if temperature == 0 or want:
-        top = p.amax(-1, keepdim=True)
+    peak = maxima.amax(-1, keepdim=True)
+    weights = torch.sub(logits, peak, out=buffer[: len(logits)]).exp_()
+    masses = _by_chunk(torch.sum, weights)
+    hot = moments = None
     if temperature not in (0, 1):
         hot = _by_chunk(torch.sum, _tempered(logits, temperature))
     if "entropy" in want:
-        moments = _moments(logits, maxima.amax(-1, keepdim=True), p)
-    return [maxima, top, masses, hot, moments]
+        moments = _moments(logits, peak, weights)
+    return [maxima, masses, hot, moments]
 
 
 def _largest(values: Tensor, scratch: Tensor | None = None) -> tuple[Tensor, Tensor]:
