@@ -5,6 +5,13 @@ not yet in that folder and writes the rows of chapters 5 and 6 into the package.
 be stopped at any moment and goes on where it was. A cell is one model on one task,
 decoded by one rule; every cell of a task meets the same test instances and the same
 seeds, so that rules and models can be compared in pairs.
+
+What we expected of ``bench_stages`` before the first run. While ``dllm`` is fine-tuned
+on Replace Index with names of two words it is no longer too good to err. Tokens around
+a mask help, so a model that errs is right more often the fewer tokens it reveals at
+once: accuracy falls with k at every stage, and at none of them is it lowest in the
+middle. Of ``bench_blocks``: blocks cost nothing at k = 1 and help confidence on
+Shuffle, where the sure ends of the answer no longer crowd the names together.
 """
 
 from __future__ import annotations
@@ -13,17 +20,19 @@ import argparse
 import functools
 import hashlib
 import itertools
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
-from dllm_tutorial import grid, pretrained, study, tasks, train_tasks
+from dllm_tutorial import grid, lora, pretrained, study, tasks, train_tasks, training
 from dllm_tutorial.decoding import Strategy, generate, strategies
 from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.networks import Transformer
 from dllm_tutorial.tasks import PROMPT_LENGTH, Instances, Task
 
 RESULTS = pretrained.FOLDER.parent / "results"
@@ -33,6 +42,9 @@ DLLMS = tuple(f"dllm-{seed}" for seed in train_tasks.SEEDS)
 HALVES = tuple(f"half-{seed}" for seed in train_tasks.SEEDS)
 ARS = tuple(f"ar-{seed}" for seed in train_tasks.SEEDS)
 TUNED = tuple(f"tuned-replace_index-{seed}" for seed in train_tasks.SEEDS)
+LONGS = tuple(f"long-{seed}" for seed in train_tasks.SEEDS)
+STAGED = "replace_index_names"
+STAGES = (10, 20, 40, 80, 160, 320)  # updates of fine-tuning
 
 KS = (1, 2, 4, 8, 16, 24)
 TOP_K = ("random", "left_to_right", "confidence", "margin", "entropy")
@@ -53,8 +65,45 @@ def rule(name: str, value: float) -> Strategy:
 
 @functools.cache
 def load(model: str) -> Denoiser:
-    """A trained network by the name of its run, as it ships."""
+    """A trained network by the name of its run, as it ships.
+
+    ``stage40-0`` is ``dllm-0`` after 40 updates of fine-tuning on ``STAGED``.
+    """
+    if model.startswith("stage"):
+        updates, seed = model.removeprefix("stage").split("-")
+        return stages(int(seed))[int(updates)]
     return pretrained.load_network(f"tasks-{model}")[0]
+
+
+@functools.cache
+def stages(seed: int) -> dict[int, Transformer]:
+    """Networks by their updates in the course of one fine-tuning; it takes a minute."""
+    run = train_tasks.Run("dllm", "tuned", seed, f"dllm-{seed}", (STAGED,))
+    plan = train_tasks.plan(run)
+    size = plan.steps * plan.batch_size
+    rows = tasks.dataset(size, Generator().manual_seed(seed), run.tasks)
+    kept: list[dict[str, Tensor]] = []
+
+    def keep(model: Transformer) -> tuple[float, float]:
+        kept.append({k: v.clone() for k, v in model.state_dict().items()})
+        return 0.0, 0.0
+
+    def network(updates: int) -> Transformer:
+        model = train_tasks.begin(run, Path())
+        model.load_state_dict(kept[updates // every - 1])
+        return lora.merge(model).eval()
+
+    every = math.gcd(*STAGES)
+    for _ in training.train(
+        train_tasks.begin(run, Path()),
+        training.random_rows(rows),
+        plan,
+        loss=train_tasks.answer_loss,
+        evaluate=keep,
+        evaluate_every=every,
+    ):
+        pass
+    return {updates: network(updates) for updates in STAGES}
 
 
 @functools.cache
@@ -197,6 +246,58 @@ def lengths() -> list[dict]:
     ]
 
 
+def longer() -> list[dict]:
+    """What models learned that were trained longer: deck tasks by every rule."""
+    return [
+        cell(model, task, name, value)
+        for task in dict.fromkeys(train_tasks.LONG)
+        for model in ("exact", *LONGS)
+        for name, value in settings()
+        if task in tasks.DECK or name in ("random", "confidence")
+    ]
+
+
+def blocks() -> list[dict]:
+    """Semi-autoregressive: the same rules inside blocks of 4, of 8, and without."""
+    rules = [
+        *((name, k) for name in ("random", "confidence") for k in (1, 2, 4)),
+        ("confidence_threshold", 0.9),
+        ("entropy_bounded", 0.1),
+    ]
+    return [
+        cell(model, task, name, value, block_length=length)
+        for task in ("reverse", "shuffle", "replace_random", "w2s_easy", "sudoku")
+        for model in ("exact", *DLLMS)
+        for length in (4, 8, 24)
+        for name, value in rules
+    ]
+
+
+def staged_models() -> list[str]:
+    """From nothing to the end of fine-tuning, three seeds each."""
+    tuned = [f"stage{n}-{seed}" for n in STAGES for seed in train_tasks.SEEDS]
+    return [*DLLMS, *tuned]
+
+
+def staged() -> list[dict]:
+    """Replace Index with names of two words, at every stage of fine-tuning on it."""
+    return [
+        cell(model, STAGED, name, k, instances=200)
+        for model in staged_models()
+        for name in ("random", "confidence")
+        for k in (1, 2, 3, 4, 6, 8, 12, 24)
+    ]
+
+
+def staged_masks() -> list[dict]:
+    """One parallel step from true answers, at every stage; see ``masks``."""
+    return [
+        {"model": model, "task": STAGED, "masked": m, "instances": 400}
+        for model in staged_models()
+        for m in (1, 2, 4, 6, 8, 12, 16, 18, 20, 22, 24)
+    ]
+
+
 def masks() -> list[dict]:
     """Replace Index: one parallel step from true answers with m tokens masked."""
     return [
@@ -245,6 +346,10 @@ STUDIES: dict[str, tuple[Callable, Callable[[], list[dict]]]] = {
     "bench_tuned": (measure, tuned),
     "bench_replace_index": (measure, replace_index),
     "bench_masks": (measure_masks, masks),
+    "bench_longer": (measure, longer),
+    "bench_blocks": (measure, blocks),
+    "bench_stages": (measure, staged),
+    "bench_stage_masks": (measure_masks, staged_masks),
 }
 
 
@@ -254,10 +359,12 @@ def steps(cell: Mapping[str, Any]) -> float:
     return cell["instances"] * (tasks.ANSWER_LENGTH / cell["value"] if static else 8)
 
 
-def version() -> str:
+def version(cells: list[dict]) -> str:
     """Changes with the shipped weights of the models that are measured."""
-    files = sorted(pretrained.FOLDER.glob("tasks-*.json"))
-    content = b"".join(file.read_bytes() for file in files)
+    models = {c["model"] for c in cells}
+    starts = {f"dllm-{m.partition('-')[2]}" if "stage" in m else m for m in models}
+    names = sorted(f"tasks-{m}.json" for m in starts - {"exact"})
+    content = b"".join((pretrained.FOLDER / name).read_bytes() for name in names)
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -274,7 +381,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--exact", action="store_true", help="exact denoisers only: needs no weights"
     )
     a = parser.parse_args(arguments)
-    which = "exact" if a.exact else version()
     command = " ".join([COMMAND, *(arguments or sys.argv[1:])])
     with grid.workers(a.workers) as pool:
         for name in a.studies or STUDIES:
@@ -284,6 +390,7 @@ def main(arguments: list[str] | None = None) -> None:
             cells = [c for c in make_cells() if not a.exact or c["model"] == "exact"]
             if not cells:
                 continue
+            which = "exact" if a.exact else version(cells)
             print(f"{name}: {len(cells)} cells", flush=True)
             rows = grid.run(
                 cells,

@@ -16,6 +16,13 @@ What we expected before the first run: left to right and right to left are equal
 the error of five seeds; block 4, block 16, fixed random and uniform random follow in
 this order; the diffusion model needs about twice the updates of uniform random and
 meets it in the end; on a chain all of them come down to the exact model.
+
+On chains the diffusion model was ahead instead, and no curve had ended. So uniform
+random orders and diffusion go on, on the first chain (rows ``order_longer``): four
+times as long, or with twice the width. What we expected of that before its first run:
+the excess of diffusion falls by half again with four times the updates, that of uniform
+random orders hardly, since its curve was flat, so that the two do not meet; twice the
+width takes at least a third off the excess of both.
 """
 
 from __future__ import annotations
@@ -23,8 +30,8 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +78,7 @@ __all__ = [
     "gap",
     "gap_between",
     "levels",
+    "longer_cells",
     "measure",
     "n_updates",
     "network",
@@ -207,6 +215,8 @@ def network(name: str, vocab_size: int, size: Size, seed: int) -> Transformer:
 def n_updates(cell: Cell) -> int:
     """Updates of a training: more where all orders are learned at once."""
     size, name = _size(cell), cell["order"]
+    if "budget" in cell:
+        return cell["budget"]
     if cell["corpus"] in TEXTS:
         return size.updates * (2 if name in DIFFUSION else 1)
     return size.updates * (3 if name in (*DIFFUSION, "uniform random") else 1)
@@ -242,7 +252,6 @@ def chain(corpus: str, size: str = "cpu") -> joints.MarkovChain:
 class _Corpus:
     """Where batches come from and how a network is scored."""
 
-    size: Size
     vocab_size: int
     draw: Callable[[int, Generator], Tensor]
     evaluate: Callable[[Transformer, str], tuple[float, float]]
@@ -282,7 +291,7 @@ def _chain_corpus(corpus: str, size: str) -> _Corpus:
         return _mean(each)
 
     draw = lambda n, generator: source.sample(n, generator)  # noqa: E731
-    return _Corpus(shape, source.vocab_size, draw, evaluate)
+    return _Corpus(source.vocab_size, draw, evaluate)
 
 
 def _text_corpus(corpus: str, size: str) -> _Corpus:
@@ -295,7 +304,7 @@ def _text_corpus(corpus: str, size: str) -> _Corpus:
         return _mean(bits(model, x, name))
 
     draw = training.random_crops(stream, shape.length)
-    return _Corpus(shape, len(text.LETTERS), draw, evaluate)
+    return _Corpus(len(text.LETTERS), draw, evaluate)
 
 
 def held_out(corpus: str, shape: Size) -> Tensor:
@@ -347,6 +356,19 @@ def cells(size: str = "cpu") -> list[Cell]:
     return found
 
 
+def longer_cells(size: str = "cpu") -> list[Cell]:
+    """All orders at once on the first chain: four times as long, or twice as wide."""
+    corpus = next(name for where, name in CHAINS if where == size)
+    first: dict[str, Any] = {"corpus": corpus, "size": size, "order": "uniform random"}
+    updates, width = n_updates(grid.Cell(first)), CHAINS[size, corpus][2].d_model
+    common: dict[str, Any] = {"corpus": [corpus], "size": [size], "seed": CHAIN_SEEDS}
+    common["order"] = ["uniform random", "diffusion"]
+    return [
+        *grid.product(budget=[4 * updates], width=[width], **common),
+        *grid.product(budget=[updates], width=[2 * width], **common),
+    ]
+
+
 def _cost(cell: Cell) -> float:
     """Relative work of a cell, for the estimate of the time that is left."""
     size = _size(cell)
@@ -355,7 +377,8 @@ def _cost(cell: Cell) -> float:
 
 def _size(cell: Cell) -> Size:
     key = cell["size"], cell["corpus"]
-    return CHAINS[key][2] if key in CHAINS else SIZES[cell["size"]]
+    size = CHAINS[key][2] if key in CHAINS else SIZES[cell["size"]]
+    return replace(size, d_model=cell.get("width", size.d_model))
 
 
 @functools.lru_cache(1)
@@ -368,7 +391,7 @@ def _corpus(corpus: str, size: str) -> _Corpus:
 def measure(cell: Cell) -> list[dict[str, Any]]:
     """Train one network; rows of its curve and of its scores at the end."""
     corpus = _corpus(cell["corpus"], cell["size"])
-    size, name = corpus.size, cell["order"]
+    size, name = _size(cell), cell["order"]
     on_text = cell["corpus"] in TEXTS
     diffusion = name in DIFFUSION
     updates = n_updates(cell)
@@ -464,6 +487,8 @@ def final_scores(model: Transformer, name: str, x: Tensor) -> list[dict[str, Any
         for score, value in each.items()
     ]
 
+
+STUDIES = {"order_learning": cells, "order_longer": longer_cells}
 
 # --- reading
 
@@ -803,40 +828,45 @@ def _gap(values: pd.Series) -> Gap:
 def program(
     description: str | None,
     command: str,
-    make_cells: Callable[[str], list[Cell]],
+    studies: Mapping[str, Callable[[str], list[Cell]]],
     measure: Callable[[Cell], list[dict[str, Any]]],
     cost: Callable[[Cell], float],
-    name: str,
     arguments: list[str] | None = None,
 ) -> None:
-    """The command line of a study that trains one network a cell.
+    """The command line of studies that train one network a cell.
 
-    Trains what is not finished in the folder ``--out`` and writes the rows ``name``.
+    Trains what is not finished in the folder ``--out``, which has a folder for each
+    study, and writes the rows of each under its name.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(studies))
     parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
     parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--workers", type=int, default=2)
     a = parser.parse_args(arguments)
-    cells = make_cells(a.size)
+    for name in a.studies:
+        if name not in studies:
+            parser.error(f"STUDY must be one of {', '.join(studies)}, got {name}")
     with grid.workers(a.workers) as pool:
-        rows = grid.run(
-            cells,
-            measure,
-            a.out,
-            executor=pool,
-            cost=cost,
-            command=command if a.size == "cpu" else f"{command} --size {a.size}",
-            seeds=sorted({int(cell["seed"]) for cell in cells}),
-        )
-    study.write_rows(RESULTS / f"{name}.csv", rows.round(6), rows.attrs)
+        for name in a.studies or studies:
+            cells = studies[name](a.size)
+            rows = grid.run(
+                cells,
+                measure,
+                a.out / name,
+                executor=pool,
+                cost=cost,
+                command=command if a.size == "cpu" else f"{command} --size {a.size}",
+                seeds=sorted({int(cell["seed"]) for cell in cells}),
+            )
+            study.write_rows(RESULTS / f"{name}.csv", rows.round(6), rows.attrs)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    program(__doc__, COMMAND, cells, measure, _cost, "order_learning", arguments)
+    program(__doc__, COMMAND, STUDIES, measure, _cost, arguments)
 
 
 if __name__ == "__main__":

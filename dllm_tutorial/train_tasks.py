@@ -1,8 +1,9 @@
 """Train the models of the benchmark study on all tasks at once.
 
 ``python -m dllm_tutorial.train_tasks --out runs/tasks`` trains whatever of ``RUNS`` is
-not finished in that folder and then ships the weights and the learning curves. With
-names of runs it trains those and stops, so that several can go side by side.
+not finished in that folder. With names of runs it trains those only, so that several
+can go side by side. With ``--ship`` it then puts their weights and learning curves into
+the package.
 
 A masked diffusion model and its autoregressive twin have the same network, instances
 and batches; they differ in who may look at whom. Of an answer's tokens the twin is
@@ -10,7 +11,8 @@ taught all in one update and the diffusion model those that are masked, half of 
 average. So it is trained twice as long: ``half-0`` had the updates of ``ar-0``, and
 ``dllm-0``, which goes on from there, the number of supervised tokens. Fine-tuned models
 are ``dllm-0`` with adapters (:mod:`dllm_tutorial.lora`) that saw 10,000 instances of
-one task.
+one task. ``long-0`` goes on from ``dllm-0``, with all weights, on what that one could
+not do yet: Latin squares, paraphrases, and lists of names with two words.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +36,17 @@ from dllm_tutorial.decoding import generate, strategies
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
 ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
-COMMAND = "python -m dllm_tutorial.train_tasks --out runs/tasks"
+COMMAND = "python -m dllm_tutorial.train_tasks --out runs/tasks --ship"
 RESULTS = pretrained.FOLDER.parent / "results"
 SEEDS = (0, 1, 2)
 DATA = 192_000  # training instances; a model and its twin see the same
+# As often as a task stands here, so large is its share of the instances.
+LONG = (
+    *["latin_square"] * 4,
+    *["paraphrase"] * 2,
+    "replace_index_names",
+    "shuffle_names",
+)
 PROBES = 16  # test instances of each task behind a point of a learning curve
 
 
@@ -61,6 +71,7 @@ BUDGETS = {
     # under half an hour of one core
     "cpu": Budget(6000, 32, 4e-3, 128, 3, 4, evaluate_every=1000),
     "tuned": Budget(320, 32, 3e-3, 128, 3, 4, evaluate_every=320, rank=8),
+    "long": Budget(8000, 32, 4e-3, 128, 3, 4, evaluate_every=1000),
     # 25 million parameters for a GPU; it has not been run
     "gpu": Budget(60_000, 512, 2e-3, 512, 8, 8, evaluate_every=5000),
 }
@@ -68,16 +79,13 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a model, a budget, a seed, and the run it goes on from.
-
-    A tuned model has one task only.
-    """
+    """One training: a model, a budget, a seed, the run it goes on from, its tasks."""
 
     model: str
     budget: str
     seed: int
     start: str | None = None
-    task: str | None = None
+    tasks: tuple[str, ...] = tasks.TRAINED
 
 
 RUNS = {
@@ -85,8 +93,12 @@ RUNS = {
     **{f"dllm-{seed}": Run("dllm", "cpu", seed, f"half-{seed}") for seed in SEEDS},
     **{f"ar-{seed}": Run("ar", "cpu", seed) for seed in SEEDS},
     **{
-        f"tuned-{task}-{seed}": Run("dllm", "tuned", seed, f"dllm-{seed}", task)
+        f"tuned-{task}-{seed}": Run("dllm", "tuned", seed, f"dllm-{seed}", (task,))
         for task in tasks.DECK
+        for seed in SEEDS
+    },
+    **{
+        f"long-{seed}": Run("dllm", "long", seed, f"dllm-{seed}", LONG)
         for seed in SEEDS
     },
 }
@@ -106,6 +118,22 @@ def network(run: Run) -> Transformer:
             attention=ATTENTION[run.model],
         )
     )
+
+
+def begin(run: Run, out: Path) -> Transformer:
+    """The network that a run starts with: its adapters, if any, do nothing yet.
+
+    The run that it goes on from is taken from the folder ``out`` or, if it is not
+    there, from what ships, in half precision.
+    """
+    model = network(run)
+    if run.start and finished(run.start, out):
+        model.load_state_dict(training.averaged_weights(out / run.start)[0])
+    elif run.start:
+        model = pretrained.load_network(f"tasks-{run.start}")[0]
+    if rank := BUDGETS[run.budget].rank:
+        lora.adapt(model, rank, Generator().manual_seed(run.seed))
+    return model
 
 
 def plan(run: Run) -> training.TrainingConfig:
@@ -151,21 +179,13 @@ def one_at_a_time(model: Transformer, task: tasks.Task, count: int) -> Tensor:
 
 
 def train(run: Run, folder: Path, device: str) -> None:
-    """Train one run, or finish it, and keep its learning curve in ``curve.csv``.
-
-    The run that it goes on from, if any, lies in the folder beside.
-    """
+    """Train one run, or finish it, and keep its learning curve in ``curve.csv``."""
     size = BUDGETS[run.budget]
-    chosen = [run.task] if run.task else tasks.TRAINED
-    rows = tasks.dataset(DATA, Generator().manual_seed(run.seed), chosen)
-    model = network(run)
-    if run.start:
-        model.load_state_dict(training.averaged_weights(folder.parent / run.start)[0])
-    if size.rank:
-        lora.adapt(model, size.rank, Generator().manual_seed(run.seed))
+    rows = tasks.dataset(DATA, Generator().manual_seed(run.seed), run.tasks)
+    model = begin(run, folder.parent)
 
     def evaluate(model: Transformer) -> tuple[float, float]:
-        for name in chosen:
+        for name in dict.fromkeys(run.tasks):
             right = one_at_a_time(model, tasks.make(name), PROBES)
             probes.append({"task": name, "correct": int(right.sum()), "n": PROBES})
         rates = [probe["correct"] / probe["n"] for probe in probes]
@@ -212,27 +232,30 @@ def vocabulary_hash() -> str:
     return hashlib.sha256("\n".join(tasks.VOCABULARY).encode()).hexdigest()[:12]
 
 
-def ship(out: Path) -> None:
+def ship(names: Iterable[str], out: Path) -> None:
     """Put weights in half precision and learning curves into the package."""
-    curves = []
-    for name, run in tqdm(RUNS.items(), desc="ship"):
+    curves = {}
+    file = RESULTS / "task_curves.csv"
+    if file.exists():
+        curves = dict(list(pd.read_csv(file).groupby("run", sort=False)))
+    for name in tqdm(names, desc="ship"):
+        run = RUNS[name]
+        tuned = run.tasks[0] if BUDGETS[run.budget].rank else None
+        about = {"run": name, "model": run.model, "tuned": tuned, "seed": run.seed}
         table = pd.read_csv(out / name / "curve.csv")
-        about = {"run": name, "model": run.model, "tuned": run.task, "seed": run.seed}
-        curves.append(table.assign(**about)[[*about, *table.columns]])
+        table = table.round({"train_nats_per_token": 5, "cpu_seconds": 1})
+        curves[name] = table.assign(**about)[[*about, *table.columns]]
         weights, known = training.averaged_weights(out / name)
         known["vocabulary"] = vocabulary_hash()
         known["origin"] = study.provenance(COMMAND, run.seed)
-        if run.task:
+        if tuned:
             weights = lora.adapters(weights)
             known["base"] = f"tasks-{run.start}"
             known["rank"] = BUDGETS[run.budget].rank
         half = {key: value.half() for key, value in weights.items()}
         training.save_weights(pretrained.FOLDER / f"tasks-{name}.json", half, known)
-    study.write_rows(
-        RESULTS / "task_curves.csv",
-        pd.concat(curves).round({"train_nats_per_token": 5, "cpu_seconds": 1}),
-        study.provenance(COMMAND, SEEDS),
-    )
+    listed = [curves[name] for name in RUNS if name in curves]
+    study.write_rows(file, pd.concat(listed), study.provenance(COMMAND, SEEDS))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -243,6 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help=", ".join(RUNS))
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--ship", action="store_true", help="into the package")
     a = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for name in a.runs or RUNS:
@@ -251,8 +275,8 @@ def main(arguments: list[str] | None = None) -> None:
         if not finished(name, a.out):
             print(name, flush=True)
             train(RUNS[name], a.out / name, a.device)
-    if not a.runs:
-        ship(a.out)
+    if a.ship:
+        ship(a.runs or RUNS, a.out)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,7 +15,15 @@ import torch
 from scipy import stats
 
 import small_study
-from dllm_tutorial import bench_study, exact, grid, tasks, train_tasks
+from dllm_tutorial import (
+    bench_study,
+    exact,
+    grid,
+    lora,
+    tasks,
+    train_tasks,
+    training,
+)
 from dllm_tutorial.bench_study import cell, measure, measure_masks
 from dllm_tutorial.decoding import Strategy
 
@@ -28,8 +37,9 @@ CLOSED = {
 def test_cells_are_distinct_and_name_rules_tasks_and_models_that_exist(name):
     cells = [grid.Cell(c) for c in bench_study.STUDIES[name][1]()]
     assert len(set(cells)) == len(cells) > 0
-    assert {c["task"] for c in cells} <= set(tasks.TRAINED)
-    assert {c["model"] for c in cells} <= {"exact", *train_tasks.RUNS}
+    assert {c["task"] for c in cells} <= set(tasks.NAMES)
+    known = {"exact", *train_tasks.RUNS, *bench_study.staged_models()}
+    assert {c["model"] for c in cells} <= known
     assert all(bench_study.steps(c) > 0 for c in cells)
     for c in {(c["rule"], c["value"]) for c in cells if "rule" in c}:
         assert isinstance(bench_study.rule(*c), Strategy)
@@ -105,13 +115,45 @@ def test_masks_count_what_is_predicted_wrongly(masked, mistaken, monkeypatch):
     assert ended[: min(tasks.LENGTHS)].sum() == 0
 
 
+def test_the_last_stage_is_the_fine_tuned_network(tmp_path, monkeypatch):
+    budget = replace(train_tasks.BUDGETS["tuned"], steps=6, evaluate_every=6)
+    monkeypatch.setitem(train_tasks.BUDGETS, "tuned", budget)
+    monkeypatch.setattr(bench_study, "STAGES", (2, 6))
+    monkeypatch.setattr(train_tasks, "DATA", 6 * budget.batch_size)
+    monkeypatch.setattr(train_tasks, "PROBES", 1)
+    found = bench_study.stages.__wrapped__(1)
+    run = train_tasks.Run("dllm", "tuned", 1, "dllm-1", (bench_study.STAGED,))
+    train_tasks.train(run, tmp_path / "tuned", "cpu")
+    expected = train_tasks.begin(run, tmp_path)
+    expected.load_state_dict(training.averaged_weights(tmp_path / "tuned")[0])
+    after = lora.merge(expected).state_dict()
+    for name, value in found[6].state_dict().items():
+        torch.testing.assert_close(value, after[name])
+    last, first = (found[n].blocks[0].up.weight for n in (6, 2))
+    start = bench_study.load("dllm-1").blocks[0].up.weight
+    assert 0 < (first - start).norm() < (last - start).norm()
+
+
+def test_a_version_belongs_to_the_models_that_are_measured(tmp_path, monkeypatch):
+    for name in ("dllm-0", "ar-0", "long-0"):
+        (tmp_path / f"tasks-{name}.json").write_text(name)
+    monkeypatch.setattr(bench_study.pretrained, "FOLDER", tmp_path)
+    cells = [{"model": "exact"}, {"model": "dllm-0"}, {"model": "stage40-0"}]
+    before = bench_study.version(cells)
+    (tmp_path / "tasks-long-0.json").write_text("other")
+    assert bench_study.version(cells) == before
+    assert bench_study.version([{"model": "stage40-0"}]) == before
+    (tmp_path / "tasks-dllm-0.json").write_text("other")
+    assert bench_study.version(cells) != before
+
+
 @pytest.mark.slow
 def test_two_kills_end_in_the_rows_of_an_undisturbed_study(tmp_path):
     """SIGKILL to the command and its workers once some cells are there, twice."""
     command = [sys.executable, small_study.__file__, "--workers", "1"]
     command += ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    cells = tmp_path / "out" / f"bench_small-{bench_study.version()}"
+    cells = tmp_path / "out" / f"bench_small-{bench_study.version(small_study.CELLS)}"
     for fewest in (3, 8):
         process = subprocess.Popen(command, start_new_session=True, **quiet)
         while process.poll() is None and len(list(cells.glob("*.json"))) < fewest:

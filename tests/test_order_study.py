@@ -407,3 +407,26 @@ def test_batches_depend_on_the_step_alone():
     assert not torch.equal(
         order_study._on(source(8).sample, model)(4, seeded(6)), batches[0]
     )
+
+
+def test_longer_trainings_are_longer_or_wider(small):
+    cells = order_study.longer_cells()
+    usual = order_study.n_updates(cell(CHAIN, "diffusion"))
+    own = order_study.network("diffusion", 3, SMALL, 0).n_parameters()
+    shapes = {(c["budget"], c["width"]) for c in cells}
+    assert shapes == {(4 * usual, SMALL.d_model), (usual, 2 * SMALL.d_model)}
+    for budget, width in shapes:
+        same = [c for c in cells if (c["budget"], c["width"]) == (budget, width)]
+        assert {(c["order"], c["seed"]) for c in same} == {
+            (name, seed)
+            for name in ("uniform random", "diffusion")
+            for seed in order_study.CHAIN_SEEDS
+        }
+        rows = order_study.measure(same[0])
+        assert rows[-1]["updates"] == budget
+        assert (rows[-1]["parameters"] > 2 * own) == (width > SMALL.d_model)
+
+
+def test_an_unknown_study_of_orders_is_refused(tmp_path):
+    with pytest.raises(SystemExit):
+        order_study.main(["order_walk", "--out", str(tmp_path)])

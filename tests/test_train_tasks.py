@@ -22,7 +22,7 @@ FEW = {
     "half-0": Run("dllm", "cpu", 0),
     "dllm-0": Run("dllm", "cpu", 0, "half-0"),
     "ar-0": Run("ar", "cpu", 0),
-    "tuned-copy-0": Run("dllm", "tuned", 0, "dllm-0", "copy"),
+    "tuned-copy-0": Run("dllm", "tuned", 0, "dllm-0", ("copy",)),
 }
 
 
@@ -42,7 +42,7 @@ def test_runs_are_trained_once_and_shipped(small):
     assert train_tasks.finished("half-0", small / "runs")
     assert not train_tasks.finished("ar-0", small / "runs")
     first = (small / "runs" / "half-0" / "checkpoint.json").read_text()
-    train_tasks.main(out)
+    train_tasks.main([*out, "--ship"])
     assert (small / "runs" / "half-0" / "checkpoint.json").read_text() == first
     curves = pd.read_csv(small / "results" / "task_curves.csv")
     shown = curves.groupby("run")["step"].unique().map(list).to_dict()
