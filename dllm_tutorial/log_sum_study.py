@@ -535,7 +535,7 @@ def _two_levels(length: int) -> tuple[float, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    program(__doc__, COMMAND, {"log_sum": cells}, measure, _cost, arguments)
+    program(__doc__, COMMAND, {"log_sum": (cells, measure)}, _cost, arguments)
 
 
 if __name__ == "__main__":

@@ -372,6 +372,8 @@ def longer_cells(size: str = "cpu") -> list[Cell]:
 def _cost(cell: Cell) -> float:
     """Relative work of a cell, for the estimate of the time that is left."""
     size = _size(cell)
+    if "order" not in cell:
+        return size.windows
     return n_updates(cell) * size.batch_size * size.length * size.d_model
 
 
@@ -488,7 +490,23 @@ def final_scores(model: Transformer, name: str, x: Tensor) -> list[dict[str, Any
     ]
 
 
-STUDIES = {"order_learning": cells, "order_longer": longer_cells}
+def floor_cells(size: str = "cpu") -> list[Cell]:
+    """Both texts, in both directions."""
+    return grid.product(corpus=TEXTS, backward=[False, True], size=[size])
+
+
+def measure_floors(cell: Cell) -> list[dict[str, Any]]:
+    """Bits per letter of n-grams; nothing is trained."""
+    found = floors(cell["corpus"], backward=cell["backward"], size=cell["size"])
+    return [{"n": n, "value": value} for n, value in found.items()]
+
+
+Study = tuple[Callable[[str], list[Cell]], Callable[[Cell], list[dict[str, Any]]]]
+STUDIES: dict[str, Study] = {
+    "order_learning": (cells, measure),
+    "order_longer": (longer_cells, measure),
+    "order_floors": (floor_cells, measure_floors),
+}
 
 # --- reading
 
@@ -828,14 +846,13 @@ def _gap(values: pd.Series) -> Gap:
 def program(
     description: str | None,
     command: str,
-    studies: Mapping[str, Callable[[str], list[Cell]]],
-    measure: Callable[[Cell], list[dict[str, Any]]],
+    studies: Mapping[str, Study],
     cost: Callable[[Cell], float],
     arguments: list[str] | None = None,
 ) -> None:
-    """The command line of studies that train one network a cell.
+    """The command line of studies: by name the cells of a size and how to measure one.
 
-    Trains what is not finished in the folder ``--out``, which has a folder for each
+    Measures what is not finished in the folder ``--out``, which has a folder for each
     study, and writes the rows of each under its name.
     """
     parser = argparse.ArgumentParser(
@@ -851,7 +868,8 @@ def program(
             parser.error(f"STUDY must be one of {', '.join(studies)}, got {name}")
     with grid.workers(a.workers) as pool:
         for name in a.studies or studies:
-            cells = studies[name](a.size)
+            make_cells, measure = studies[name]
+            cells = make_cells(a.size)
             rows = grid.run(
                 cells,
                 measure,
@@ -859,14 +877,14 @@ def program(
                 executor=pool,
                 cost=cost,
                 command=command if a.size == "cpu" else f"{command} --size {a.size}",
-                seeds=sorted({int(cell["seed"]) for cell in cells}),
+                seeds=sorted({int(cell.get("seed", 0)) for cell in cells}),
             )
             study.write_rows(RESULTS / f"{name}.csv", rows.round(6), rows.attrs)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    program(__doc__, COMMAND, STUDIES, measure, _cost, arguments)
+    program(__doc__, COMMAND, STUDIES, _cost, arguments)
 
 
 if __name__ == "__main__":

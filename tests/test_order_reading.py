@@ -255,3 +255,14 @@ def test_with_errors_every_order_is_a_distribution_of_its_own(chain):
     log_p = orders.log_probs(guess, x, orders.all_orders(4))
     torch.testing.assert_close(log_p.exp().sum(1), torch.ones(24).double())
     assert (log_p.std(0) > 0.1).any()
+
+
+def test_shipped_floors_are_those_of_the_text():
+    rows = study.read_rows("order_floors")
+    assert set(rows["corpus"]) == set(order_study.TEXTS)
+    one = rows[(rows["corpus"] == "sotu") & ~rows["backward"]].set_index("n")["value"]
+    found = order_study.floors("sotu", 3)
+    assert one[:3].to_dict() == pytest.approx(found, abs=1e-6)
+    # nothing is known before the first letter: both directions count the same
+    single = rows[rows["n"] == 1].groupby("corpus")["value"].nunique()
+    assert (single == 1).all()
