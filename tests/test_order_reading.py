@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dllm_tutorial import joints, order_study, orders, text
+from dllm_tutorial import joints, order_study, orders, study, text
 from dllm_tutorial.order_study import Size
 
 A, B, C = "left-to-right", "uniform random", "diffusion"
