@@ -260,7 +260,9 @@ def longer() -> list[dict]:
 def blocks() -> list[dict]:
     """Semi-autoregressive: the same rules inside blocks of 4, of 8, and without."""
     rules = [
-        *((name, k) for name in ("random", "confidence") for k in (1, 2, 4)),
+        ("confidence", 1),
+        ("confidence", 2),
+        ("random", 2),
         ("confidence_threshold", 0.9),
         ("entropy_bounded", 0.1),
     ]

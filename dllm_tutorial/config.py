@@ -110,14 +110,15 @@ CHAPTERS["01_text_from_noise"] = {
 
 @dataclass(frozen=True)
 class ParallelBench:
-    """Chapter 5: instances of each task that are decoded while the chapter runs."""
+    """Chapter 5: what is decoded while the chapter runs."""
 
-    instances: int
+    instances: int  # of each task
+    planned: int  # lists of four items, without and after a plan
 
 
 CHAPTERS["05_parallelbench"] = {
-    "smoke": ParallelBench(instances=100),
-    "full": ParallelBench(instances=1000),
+    "smoke": ParallelBench(instances=100, planned=2000),
+    "full": ParallelBench(instances=1000, planned=50_000),
 }
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "MarkovChain",
     "Shuffle",
     "TableJoint",
+    "after_plan",
     "cities",
     "copy",
     "latin_square",
@@ -367,6 +368,28 @@ def replace_random(n: int) -> TableJoint:
     _checks.integer(n, "n", 1)
     support = torch.arange(n).repeat(n, 1).fill_diagonal_(n)
     return TableJoint(support, None, n + 1)
+
+
+def after_plan(joint: Joint) -> TableJoint:
+    """A plan and then the answer: a chain of thought that says everything beforehand.
+
+    The plan is the answer in other words, tokens 0 ... V - 1; the answer after it has
+    tokens V ... 2 V - 1. Entropy stays what it was, H; the total correlation C becomes
+    2 C + H, since all tokens of the answer now depend on the plan.
+
+    Parameters
+    ----------
+    joint : Joint
+        Of length L, small enough for a table.
+
+    Returns
+    -------
+    TableJoint
+        Of length 2 L over 2 V tokens.
+    """
+    table = joint.table()
+    support = torch.cat([table.support, table.support + joint.vocab_size], 1)
+    return TableJoint(support, table.probs, 2 * joint.vocab_size)
 
 
 def _point_mass(answer: Sequence[int], vocab_size: int | None) -> TableJoint:

@@ -72,6 +72,7 @@ __all__ = [
     "chain",
     "curves",
     "draw_orders",
+    "ends",
     "final",
     "final_scores",
     "floors",
@@ -571,6 +572,30 @@ def final(rows: pd.DataFrame) -> pd.DataFrame:
     last = _own(rows).sort_values("updates", kind="stable")
     keys = ["corpus", "order", "seed"]
     return last.drop_duplicates(keys, keep="last").sort_values(keys, ignore_index=True)
+
+
+def ends(rows: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+    """Where trainings of all orders at once end, by their length and width.
+
+    Parameters
+    ----------
+    rows, more : DataFrame
+        Of ``order_learning`` and of ``order_longer``.
+
+    Returns
+    -------
+    DataFrame
+        ``budget`` (updates), ``width``, ``order``, ``seed`` and ``value``, the own
+        score at the end, on the corpus of ``more``: its trainings, and those of
+        ``rows`` with the same orders.
+    """
+    corpus, size = more["corpus"].iloc[0], more["size"].iloc[0]
+    first = final(rows[(rows["corpus"] == corpus) & rows["order"].isin(more["order"])])
+    first["budget"] = first["updates"]
+    first["width"] = CHAINS[size, corpus][2].d_model
+    parts = [part for _, part in more.groupby(["budget", "width"], sort=False)]
+    found = pd.concat([first, *map(final, parts)])
+    return found[["budget", "width", "order", "seed", "value"]].reset_index(drop=True)
 
 
 def scores(

@@ -53,13 +53,16 @@ print(dllm_tutorial.environment(PROFILE))
 # %%
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 
 from dllm_tutorial import (
     bench,
+    bench_study,
     config,
+    joints,
     laws,
     ledger,
     plots,
@@ -467,13 +470,13 @@ print(f"{len(points)} points; widest interval:", end=" ")
 print(", ".join(f"{k} {w:.2f}" for k, w in widest.items()))
 
 
-def ten(chosen_tasks):
+def ten(chosen_tasks, points, trained="dllm"):
     """Accuracy against tokens per step: exact left, trained right."""
     figure, axes = plots.panels(
         2 * len(chosen_tasks), height=1.75, sharex=True, sharey=True
     )
     for row, name in enumerate(chosen_tasks):
-        for ax, model in zip(axes[2 * row :], ("exact", "dllm")):
+        for ax, model in zip(axes[2 * row :], ("exact", trained)):
             part = points[(points.kind == model) & (points.task == name)]
             for rule, line in part.groupby("rule", sort=False):
                 line = line.sort_values("speed")
@@ -504,10 +507,10 @@ def ten(chosen_tasks):
 
 
 # %% mystnb={"figure": {"caption": "Panels (a) to (e), lists: accuracy against tokens per step (24 positions divided by the mean calls), greedy; k = 16 takes two calls and so stands at 12. Left: exact denoiser, the ceiling of each rule. Right: trained diffusion models. 100 test instances a task; bars are 95 % intervals, Wilson left, over 3 seeds and instances right. A rule that chooses its own speed has a point for each of its settings.", "name": "fig-bench-lists"}, "image": {"alt": "Five rows for Copy, Reverse, Replace Index, Replace Random and Shuffle; exact denoiser left, trained models right; eight rules. Exact: the first three are flat at one; in Replace Random and Shuffle top-k rules fall and EB, factor and threshold stay at one up to three to six tokens per step."}} tags=["hide-input"]
-ten(list(NAMES)[:5])
+ten(list(NAMES)[:5], points)
 
 # %% mystnb={"figure": {"caption": "Panels (f) to (j), writing and puzzles. As in the figure before: greedy, exact denoiser left, trained diffusion models right, 100 test instances a task, 95 % intervals, 3 seeds right.", "name": "fig-bench-writing"}, "image": {"alt": "Five rows for Paraphrase, W2S easy, W2S hard, Sudoku and Latin square; exact denoiser left, trained models right; eight rules. Exact: Sudoku is flat at one; in the others top-k rules fall towards zero while EB stays at one up to two to five tokens per step."}} tags=["hide-input"]
-ten(list(NAMES)[5:])
+ten(list(NAMES)[5:], points)
 
 # %% [markdown]
 # **What this shows.** With exact predictions there are two kinds of panels and
@@ -545,6 +548,132 @@ print(
 # **What the panels do not show.** Which of the differences between neighbors
 # are more than noise: look at the bars. And equal speed here is equal calls, not
 # equal time.
+
+# %% [markdown]
+# ## Two panels again, trained longer
+#
+# In (f) and (j) the trained models had not learned the task, so their panels
+# say nothing. Each of the three goes on here, on these two tasks and on two
+# new ones: Replace Index and Shuffle of *names with two words*, first and last,
+# so that the tokens of one item depend on each other.
+#
+# **Predict.** Once a model can write Latin squares one token at a time, which
+# rule will keep them right at two tokens per step? And what does a name of two
+# tokens change on Replace Index, where $C = 0$, and on Shuffle?
+
+# %%
+longer = bench.read("longer")
+again = bench.accuracy(longer, ["task", "rule", "value"])
+budget = train_tasks.BUDGETS["long"]
+share = {t: train_tasks.LONG.count(t) for t in train_tasks.LONG}
+print(f"{budget.steps} updates more, shares {tuple(share.values())}, 3 seeds")
+for task in share:
+    part = again[(again.task == task) & (again.value == 1)]
+    for rule in ("random", "confidence"):
+        row = part[(part.kind == "long") & (part.rule == rule)].iloc[0]
+        print(
+            f"{task.replace('_', ' '):>20}, k = 1, {rule:>10}: "
+            f"{row.accuracy:4.0%} [{row.low:.0%}, {row.high:.0%}]"
+        )
+
+# %% mystnb={"figure": {"caption": "Panels (f) and (j) with models that were trained longer on them: accuracy against tokens per step, greedy; exact denoiser left, the three models right; 100 test instances a task, 95 % intervals, Wilson left, over seeds and instances right.", "name": "fig-bench-longer"}, "image": {"alt": "Two rows, Paraphrase and Latin square, exact denoiser left and longer trained models right, of accuracy against tokens per step for eight rules."}} tags=["hide-input"]
+ten(["paraphrase", "latin_square"], again, "long")
+
+# %%
+print("accuracy at k = 1, 2, 4, 8, 24 by random order and by confidence")
+for task in ("replace_index_names", "shuffle_names"):
+    for model in ("exact", "long"):
+        for rule in ("random", "confidence"):
+            line = again[
+                (again.kind == model)
+                & (again.task == task)
+                & (again.rule == rule)
+            ].set_index("value")
+            cells = " ".join(
+                f"{line.accuracy[k]:5.0%}" for k in (1, 2, 4, 8, 24)
+            )
+            print(
+                f"{task.replace('_', ' '):>20} {model:>6} {rule:>10} {cells}"
+            )
+
+# %% [markdown]
+# TODO-LONGER
+
+# %% [markdown]
+# ## Inside blocks
+#
+# LLaDA is usually decoded *semi-autoregressively*: block after block from left
+# to right, and by its rule inside each block only. Our answers have 24
+# positions; blocks of 4 and of 8 against none.
+#
+# **Predict.** Confidence lost most on Shuffle because the certain `<eos>` went
+# first and left the items to each other. What do blocks change there?
+
+# %%
+blocks = bench.read("blocks")
+found = bench.accuracy(blocks, ["task", "rule", "value", "block_length"])
+for model in ("exact", "dllm"):
+    print(f"{model}: accuracy with blocks of 4, 8, 24 positions (= none)")
+    mine = found[found.kind == model]
+    for rule, value in (
+        ("confidence", 1),
+        ("confidence", 2),
+        ("random", 2),
+        ("confidence_threshold", 0.9),
+        ("entropy_bounded", 0.1),
+    ):
+        line = mine[(mine.rule == rule) & (mine.value == value)]
+        wide = line.pivot(
+            index="task", columns="block_length", values="accuracy"
+        )
+        speed = line.pivot(
+            index="task", columns="block_length", values="speed"
+        )
+        cells = [
+            f"{task[:4]} "
+            + "/".join(f"{wide.loc[task, b]:.0%}" for b in (4, 8, 24))
+            for task in blocks.task.unique()
+        ]
+        print(f"{RULES[rule]:>11} {value:g}: {'  '.join(cells)}")
+        if value < 1:
+            cells = [
+                f"{task[:4]} "
+                + "/".join(f"{speed.loc[task, b]:.1f}" for b in (4, 8, 24))
+                for task in blocks.task.unique()
+            ]
+            print(f"{'at a speed':>13}: {'  '.join(cells)}")
+
+# %% mystnb={"figure": {"caption": "Accuracy by confidence top-k with k = 2, greedy, inside blocks of 4 and 8 positions and in the whole answer of 24. Left: exact denoiser, right: trained models (3 seeds); 100 test instances a task, 95 % intervals, Wilson left, over seeds and instances right.", "name": "fig-bench-blocks"}, "image": {"alt": "Two panels, exact denoiser and trained models: accuracy against the length of a block, 4, 8 and 24, for five tasks."}} tags=["hide-input"]
+figure, axes = plots.panels(2, height=3.0, sharey=True)
+looks = ("random", "confidence", "entropy", "factor", "confidence_threshold")
+for ax, model in zip(axes, ("exact", "dllm")):
+    mine = found[
+        (found.kind == model)
+        & (found.rule == "confidence")
+        & (found.value == 2)
+    ]
+    for look, (task, line) in zip(looks, mine.groupby("task", sort=False)):
+        line = line.sort_values("block_length")
+        plots.measured(
+            ax,
+            line.block_length,
+            line.accuracy,
+            (line.low, line.high),
+            look,
+            linestyle="-",
+            linewidth=1.2,
+            label=NAMES[task] if model == "exact" else None,
+        )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([4, 8, 24], [4, 8, 24])
+    ax.minorticks_off()
+    title = "exact" if model == "exact" else "trained"
+    ax.set(title=title, xlabel="block length", ylim=(-0.05, 1.08))
+axes[0].set_ylabel("accuracy")
+_ = figure.legend(loc="outside lower center", ncols=2)
+
+# %% [markdown]
+# TODO-BLOCKS
 
 # %% [markdown]
 # ## Beside the published numbers
@@ -1049,8 +1178,61 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # on Sudoku, W2S hard and Paraphrase is learning that a short fine-tuning of
 # thin adapters does not supply. Shuffle was at its line before.
 #
-# **What it does not show.** Chain of thought, which the slide tries too. It
-# changes the answer that is asked for, and with it $C$.
+# ### Chain of thought
+#
+# The slide also lets the model think before it answers, and the loss remains.
+# For this no model is needed. Let the thought be as good as a thought can be:
+# a *plan* that says the whole answer beforehand, in other words. Given the
+# plan nothing is left open, and the answer may come in one step. But now
+# the plan has to be written. The entropy is what it was, $H$, and the total
+# correlation grows from $C$ to $2C + H$.
+#
+# **Predict.** Shuffle of four items at temperature 1 with exact predictions.
+# Is the answer right more often after a plan, at equal tokens per step? At
+# equal calls?
+
+# %%
+bare = joints.shuffle(4)
+planned = joints.after_plan(bare)
+c, h = bare.total_correlation(), bare.entropy()
+print(f"C = {c:.3f}; with a plan {planned.total_correlation():.3f}", end="")
+print(f" = 2 C + H = {2 * c + h:.3f}")
+for name, joint in (("bare", bare), ("plan", planned)):
+    start = torch.full((sizes.planned, joint.length), joint.mask_id)
+    for rule in (strategies.random_top_k, strategies.left_to_right):
+        cells = []
+        for k in (2, 4):
+            out = generate(
+                joint,
+                start,
+                rule(k),
+                temperature=1.0,
+                generator=torch.Generator().manual_seed(SEED),
+            )
+            answer = out.sequences[:, -4:] - out.sequences[:, -4:].amin(
+                1, True
+            )
+            right = int(
+                (answer.sort(1).values == torch.arange(4)).all(1).sum()
+            )
+            low, high = study.wilson(right, len(start))
+            cells.append(
+                f"k = {k}, {out.nfe[0]} calls: {right / len(start):.2f} "
+                f"[{low:.2f}, {high:.2f}]"
+            )
+        print(f"{name}, {rule(1).name.split('(')[0]:>13}: {'; '.join(cells)}")
+print(f"{sizes.planned} draws each, seed {SEED}, 95 % Wilson intervals")
+
+# %% [markdown]
+# **What this shows.** From left to right a plan changes nothing at equal
+# tokens per step, and takes twice the calls: the loss has moved from the
+# answer into the plan. In a random order it helps a little, because about half
+# of the items are told before they are written. At equal calls it is worse in
+# both. A thought costs tokens, and where they may be anything they
+# are as expensive in parallel as the answer was.
+#
+# **What it does not show.** What a thought does for a model that cannot find
+# the answer. There it may help learning; it does not help decoding.
 
 # %% [markdown]
 # ## The open question: why does Replace Index rise again?
@@ -1296,6 +1478,77 @@ for model in ("dllm", "tuned"):
 # error *cannot* dip. So H5 is not proved either: a fine-tuned diffusion model
 # need not have the dip, and why another one has it remains open, in the
 # ledger too.
+#
+# ### A model that errs
+#
+# So the question needs a model with something to lose. We fine-tune again, as
+# before and from the same three models, on Replace Index with names of *two*
+# words, which they have never seen. At the start they answer hardly any, at the
+# end nearly all, and on the way we can ask at every stage.
+#
+# **Predict.** We wrote before the first run: tokens around a mask help, so a
+# model that errs is right more often the fewer tokens it reveals at once;
+# accuracy falls with $k$ at every stage and is nowhere lowest in the middle.
+
+# %%
+staged = bench.read("stages")
+stage_rows = staged[staged.rule == "random"]
+by_stage = bench.accuracy(stage_rows, ["value"])
+titles = {"dllm": 0} | {f"stage{n}": n for n in bench_study.STAGES}
+ks = sorted(stage_rows.value.unique())
+print("accuracy by random top-k; one step minus k = 6, and k = 6 minus k = 1")
+print("updates  " + " ".join(f"k={k:<3.0f}" for k in ks))
+for kind, updates in titles.items():
+    line = by_stage[by_stage.kind == kind].set_index("value").accuracy
+    mine = stage_rows[stage_rows.model.map(bench.kind) == kind]
+    cells = " ".join(f"{line[k]:4.0%} " for k in ks)
+    gaps = [
+        bench.difference(
+            mine[mine.value == a], mine[mine.value == b], ["task"]
+        ).iloc[0]
+        for a, b in ((bench.TOKENS, 6), (6, 1))
+    ]
+    words = "; ".join(
+        f"{g.difference:+.3f} [{g.low:+.3f}, {g.high:+.3f}]" for g in gaps
+    )
+    print(f"{updates:7d}  {cells} {words}")
+
+# %% mystnb={"figure": {"caption": "Replace Index with names of two words while three models are fine-tuned on it, random top-k, greedy: accuracy against tokens per step after so many updates. Left: measured, 3 seeds, 200 test instances, 95 % intervals over both. Right: what errors on true answers say, if each token erred by itself (dashed) and the bounds for any errors (bands), for three of the stages; 400 instances.", "name": "fig-bench-stages"}, "image": {"alt": "Two panels of accuracy against tokens per step: on the left a curve for each stage of fine-tuning, on the right dashed lines and bands for three stages, with the measured points."}} tags=["hide-input"]
+stage_bounds = bench.from_true_states(bench.read("stage_masks"), range(1, 25))
+figure, axes = plots.panels(2, height=3.4, sharey=True)
+shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(titles)))
+middle_stages = list(titles)[2:7:2]
+for (kind, updates), shade in zip(titles.items(), shades):
+    part = by_stage[by_stage.kind == kind]
+    for ax in axes if kind in middle_stages else axes[:1]:
+        plots.measured(
+            ax,
+            part.value,
+            part.accuracy,
+            (part.low, part.high),
+            "dllm",
+            color=shade,
+            linestyle="-" if ax is axes[0] else "none",
+            linewidth=1.2,
+            markersize=4,
+            label=f"{updates} updates" if ax is axes[0] else None,
+        )
+    if kind in middle_stages:
+        line = stage_bounds[stage_bounds.kind == kind]
+        axes[1].plot(line.k, line.independent, "--", color=shade)
+        plots.band(
+            axes[1], line.k, line.lower, line.upper, "dllm", color=shade
+        )
+for ax, title in zip(axes, ("measured", "from true answers")):
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([1, 2, 4, 8, 24], [1, 2, 4, 8, 24])
+    ax.minorticks_off()
+    ax.set(title=title, xlabel="k", ylim=(-0.04, 1.06))
+axes[0].set_ylabel("accuracy")
+_ = figure.legend(loc="outside lower center", ncols=3)
+
+# %% [markdown]
+# TODO-STAGES
 #
 # **What it does not show.** What happened inside LLaDA. Our models have one
 # token for a name, no errors that a scorer forgives, and a strict random

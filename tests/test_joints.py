@@ -587,3 +587,25 @@ def chain(transition, length=4, initial=None):
 def test_bad_input_is_named(call, error, name):
     with pytest.raises(error, match=name):
         call()
+
+
+@pytest.mark.parametrize("name", ["uneven", "shuffle", "chain"])
+def test_a_plan_tells_the_answer_and_costs_its_entropy(name):
+    joint = {
+        "uneven": uneven(),
+        "shuffle": joints.shuffle(3),
+        "chain": random_chain(1, vocab=2, order=1, length=4),
+    }[name]
+    planned = joints.after_plan(joint)
+    length, vocab = joint.length, joint.vocab_size
+    h, c = joint.entropy(), joint.total_correlation()
+    assert planned.entropy() == pytest.approx(h, abs=1e-10)
+    assert planned.total_correlation() == pytest.approx(2 * c + h, abs=1e-10)
+    x = planned.sample(50, torch.Generator().manual_seed(0))
+    plan, answer = x[:, :length], x[:, length:]
+    assert torch.equal(answer, plan + vocab)
+    torch.testing.assert_close(planned.log_prob(x), joint.log_prob(plan), **EXACT)
+    # once the plan is there nothing is open: one step writes the answer
+    assert planned.total_correlation(
+        range(length, 2 * length), range(length)
+    ) == pytest.approx(0, abs=1e-10)
