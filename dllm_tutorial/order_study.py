@@ -18,11 +18,10 @@ this order; the diffusion model needs about twice the updates of uniform random 
 meets it in the end; on a chain all of them come down to the exact model.
 
 On chains the diffusion model was ahead instead, and no curve had ended. So uniform
-random orders and diffusion go on, on the first chain (rows ``order_longer``): four
-times as long, or with twice the width. What we expected of that before its first run:
-the excess of diffusion falls by half again with four times the updates, that of uniform
-random orders hardly, since its curve was flat, so that the two do not meet; twice the
-width takes at least a third off the excess of both.
+random orders and diffusion are trained three times as long, on the first chain (rows
+``order_longer``). What we expected of that before its first run: the excess of
+diffusion falls by half again, that of uniform random orders hardly, since its curve was
+flat, so that the two do not meet.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import argparse
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -358,16 +357,12 @@ def cells(size: str = "cpu") -> list[Cell]:
 
 
 def longer_cells(size: str = "cpu") -> list[Cell]:
-    """All orders at once on the first chain: four times as long, or twice as wide."""
+    """All orders at once on the first chain, three times as long."""
     corpus = next(name for where, name in CHAINS if where == size)
-    first: dict[str, Any] = {"corpus": corpus, "size": size, "order": "uniform random"}
-    updates, width = n_updates(grid.Cell(first)), CHAINS[size, corpus][2].d_model
-    common: dict[str, Any] = {"corpus": [corpus], "size": [size], "seed": CHAIN_SEEDS}
-    common["order"] = ["uniform random", "diffusion"]
-    return [
-        *grid.product(budget=[4 * updates], width=[width], **common),
-        *grid.product(budget=[updates], width=[2 * width], **common),
-    ]
+    common: dict[str, Any] = {"corpus": [corpus], "size": [size]}
+    kinds = ["uniform random", "diffusion"]
+    usual = grid.product(order=kinds, seed=CHAIN_SEEDS, **common)
+    return [Cell(dict(cell) | {"budget": 3 * n_updates(cell)}) for cell in usual]
 
 
 def _cost(cell: Cell) -> float:
@@ -380,8 +375,7 @@ def _cost(cell: Cell) -> float:
 
 def _size(cell: Cell) -> Size:
     key = cell["size"], cell["corpus"]
-    size = CHAINS[key][2] if key in CHAINS else SIZES[cell["size"]]
-    return replace(size, d_model=cell.get("width", size.d_model))
+    return CHAINS[key][2] if key in CHAINS else SIZES[cell["size"]]
 
 
 @functools.lru_cache(1)
@@ -575,7 +569,7 @@ def final(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ends(rows: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
-    """Where trainings of all orders at once end, by their length and width.
+    """Where trainings of all orders at once end, by their length.
 
     Parameters
     ----------
@@ -585,17 +579,14 @@ def ends(rows: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``budget`` (updates), ``width``, ``order``, ``seed`` and ``value``, the own
-        score at the end, on the corpus of ``more``: its trainings, and those of
-        ``rows`` with the same orders.
+        ``updates``, ``order``, ``seed`` and ``value``, the own score at the end, on
+        the corpus of ``more``: its trainings, and those of ``rows`` with the same
+        orders.
     """
-    corpus, size = more["corpus"].iloc[0], more["size"].iloc[0]
-    first = final(rows[(rows["corpus"] == corpus) & rows["order"].isin(more["order"])])
-    first["budget"] = first["updates"]
-    first["width"] = CHAINS[size, corpus][2].d_model
-    parts = [part for _, part in more.groupby(["budget", "width"], sort=False)]
-    found = pd.concat([first, *map(final, parts)])
-    return found[["budget", "width", "order", "seed", "value"]].reset_index(drop=True)
+    corpus = more["corpus"].iloc[0]
+    same = rows[(rows["corpus"] == corpus) & rows["order"].isin(more["order"])]
+    found = pd.concat([final(same), final(more)], ignore_index=True)
+    return found[["updates", "order", "seed", "value"]]
 
 
 def scores(

@@ -1491,8 +1491,7 @@ for model in ("dllm", "tuned"):
 # accuracy falls with $k$ at every stage and is nowhere lowest in the middle.
 
 # %%
-staged = bench.read("stages")
-stage_rows = staged[staged.rule == "random"]
+stage_rows = bench.read("stages")
 by_stage = bench.accuracy(stage_rows, ["value"])
 titles = {"dllm": 0} | {f"stage{n}": n for n in bench_study.STAGES}
 ks = sorted(stage_rows.value.unique())

@@ -451,16 +451,6 @@ for name, runs in learned.items():
     print(f"[{low:.3f}, {high:.3f}] nats per token above the entropy")
 
 # %% mystnb={"figure": {"caption": "Excess over the entropy of three tiny networks on the source of five tokens against updates, exact by enumeration: left to right, uniform random orders (mean over 24 of the 120), masked diffusion (bound, all masks). Means of 3 seeds, 95 % t intervals over seeds. The dotted line is an exact model.", "name": "fig-live"}, "image": {"alt": "Three falling curves. Left to right is close to zero after few updates; uniform random orders and diffusion come down more slowly."}} tags=["hide-input"]
-KEY = {
-    "left-to-right": "left_to_right",
-    "right-to-left": "right_to_left",
-    "block 4": "dilated",
-    "block 16": "klass",
-    "fixed random": "entropy",
-    "uniform random": "random",
-    "diffusion": "dllm",
-    "diffusion, learned positions": "half",
-}
 figure, (ax,) = plots.panels(1, columns=1, height=3.0)
 for name, runs in learned.items():
     curve = np.array([curve for _, curve in runs])  # [seeds, points, 2]
@@ -472,7 +462,7 @@ for name, runs in learned.items():
         curve[0, :, 0],
         mean,
         interval,
-        KEY[name],
+        name,
         label=text,
         linestyle="-",
     )
@@ -624,7 +614,11 @@ def short(corpus):
 
 figure, axes = plots.panels(4, height=2.7)
 for ax, corpus in zip(axes, chains):
-    names = [n for n in KEY if n in set(last[last.corpus == corpus].order)]
+    names = [
+        n
+        for n in order_study.ORDERS
+        if n in set(last[last.corpus == corpus].order)
+    ]
     names = [n for n in names if n not in ("right-to-left", "fixed random")]
     for name in names:
         curve = order_study.curves(rows, corpus, [name])
@@ -636,9 +630,9 @@ for ax, corpus in zip(axes, chains):
             curve.updates,
             values[0],
             values[1:],
-            KEY[name],
+            name,
             label=name.replace("-", " "),
-            linestyle=plots.dash(KEY[name]),
+            linestyle=plots.dash(name),
             linewidth=1.2,
             capsize=0,
         )
@@ -713,69 +707,62 @@ for corpus in chains:
 # supervised tokens and computation are not equal.
 
 # %% [markdown]
-# ### Longer, or wider
+# ### Three times as long
 #
 # On the first chain the curve of random orders was nearly flat before its end,
-# as if it had nowhere to go. Two things can be missing, time or room. So the
-# two go on there: four times the updates, or twice the width.
+# as if it had nowhere to go. So the two go on there, with three times the
+# updates and the same schedule.
 #
-# **Predict.** We wrote before the first run: with four times the updates the
-# excess of diffusion falls by half again, that of random orders hardly, so that
-# they do not meet; twice the width takes at least a third off both.
+# **Predict.** We wrote before the first run: the excess of diffusion falls by
+# half again, that of random orders hardly, so that they do not meet.
 
 # %%
 more = study.read_rows("order_longer")
-ends = order_study.ends(rows, more)
-settings = list(ends.groupby(["budget", "width"]).groups)
-table = ends.pivot_table("value", ["budget", "width", "seed"], "order")
+ends = order_study.ends(rows, more).pivot_table(
+    "value", ["updates", "seed"], "order"
+)
 pair = ("uniform random", "diffusion")
+budgets = sorted(ends.index.unique("updates"))
 print(f"{chains[0]}: excess nats per token at the end, 95 %")
-for setting in settings:
-    budget, width = setting
-    print(f"{budget} updates, width {width}")
-    values = table.loc[setting]
+for budget in budgets:
+    values = ends.loc[budget]
     for name in pair:
         low, high = study.mean_interval(values[name])
-        print(f"  {name:>15}: {values[name].mean():.4f}", end=" ")
-        print(f"[{low:.4f}, {high:.4f}]")
-    ahead = order_study.gap_between(values["diffusion"], values["uniform random"])
-    print(f"  {'difference':>15}: {ahead.mean:+.4f}", end=" ")
-    print(f"[{ahead.low:+.4f}, {ahead.high:+.4f}], {ahead.seeds} seeds")
-usual = settings[0]
-print("ratio of the excess to that of the shortest, narrowest one, paired:")
-for setting in settings[1:]:
-    for name in pair:
-        change = np.log(table.loc[setting][name] / table.loc[usual][name])
-        low, high = np.exp(study.mean_interval(change))
-        print(f"  {setting}, {name}: {np.exp(change.mean()):.2f}", end=" ")
-        print(f"[{low:.2f}, {high:.2f}]")
-
-# %% mystnb={"figure": {"caption": "The first chain: excess nats per token over the exact model during training. Left: four times the updates at the same width. Right: twice the width at the same updates; dotted, the end at the usual width. 5 seeds, 512 sequences, 95 % t intervals over seeds. The learning rate falls to zero over the last 30 % of each curve.", "name": "fig-longer"}, "image": {"alt": "Two panels of falling curves on logarithmic axes, uniform random orders and diffusion: on the left with four times the updates, on the right with twice the width."}} tags=["hide-input"]
-figure, axes = plots.panels(2, height=2.9, sharey=True)
-for ax, (budget, width) in zip(axes, settings[::-1]):
-    part = more[(more.budget == budget) & (more.width == width)]
-    for name in pair:
-        curve = order_study.curves(part, chains[0], [name])
-        plots.measured(
-            ax,
-            curve.updates,
-            curve.value,
-            (curve.low, curve.high),
-            KEY[name],
-            label=name if ax is axes[0] else None,
-            linestyle=plots.dash(KEY[name]),
-            linewidth=1.2,
+        print(
+            f"  {budget:.0f} updates, {name:>14}: {values[name].mean():.4f}",
+            end="",
         )
-        ax.axhline(
-            table.loc[usual][name].mean(), color=plots.color(KEY[name]), ls=":"
-        )
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="updates",
-        title=f"{budget} updates, width {width}",
+        print(f" [{low:.4f}, {high:.4f}]")
+    gap = order_study.gap_between(
+        values["diffusion"], values["uniform random"]
     )
-axes[0].set_ylabel("excess nats")
+    print(f"  {'':>12} {'difference':>15}: {gap.mean:+.4f}", end=" ")
+    print(f"[{gap.low:+.4f}, {gap.high:+.4f}], {gap.seeds} seeds")
+for name in pair:
+    change = np.log(ends.loc[budgets[1]][name] / ends.loc[budgets[0]][name])
+    low, high = np.exp(study.mean_interval(change))
+    print(
+        f"{name}: the longer training has {np.exp(change.mean()):.2f}",
+        end=" ",
+    )
+    print(f"[{low:.2f}, {high:.2f}] of the excess of the shorter")
+
+# %% mystnb={"figure": {"caption": "The first chain, three times as long: excess nats per token over the exact model during training. Dotted: where the shorter trainings of the figure before ended. 5 seeds, 512 sequences, 95 % t intervals over seeds. The learning rate is constant for 70 % of each training and then falls to zero.", "name": "fig-longer"}, "image": {"alt": "Falling curves on logarithmic axes for uniform random orders and diffusion, with a dotted line each for the end of the shorter training."}} tags=["hide-input"]
+figure, (ax,) = plots.panels(1, columns=1, height=3.0)
+for name in pair:
+    curve = order_study.curves(more, chains[0], [name])
+    plots.measured(
+        ax,
+        curve.updates,
+        curve.value,
+        (curve.low, curve.high),
+        name,
+        linestyle=plots.dash(name),
+        linewidth=1.2,
+    )
+    before = ends.loc[budgets[0]][name].mean()
+    ax.axhline(before, color=plots.color(name), linestyle=":", linewidth=1.2)
+ax.set(xscale="log", yscale="log", xlabel="updates", ylabel="excess nats")
 _ = figure.legend(loc="outside lower center", ncols=2)
 
 # %% [markdown]
@@ -825,7 +812,11 @@ for corpus, title in order_study.TITLES.items():
 # %% mystnb={"figure": {"caption": "Bits per letter of held-out windows during training, against supervised tokens: networks of one order, of random orders, and diffusion (by the bound). 3 seeds, 600 windows of 32 letters, 95 % t intervals over seeds. The learning rate falls to zero at the end of each curve; the diffusion models had twice the updates. Dotted: a 5-gram of the training text on the same windows.", "name": "fig-text"}, "image": {"alt": "Two panels, State of the Union and King James Bible, with falling curves of bits per letter against supervised tokens. Left to right is lowest; diffusion and uniform random orders are far above it."}} tags=["hide-input"]
 figure, axes = plots.panels(2, height=3.0, sharey=True)
 for ax, (corpus, title) in zip(axes, order_study.TITLES.items()):
-    names = [n for n in KEY if n in set(last[last.corpus == corpus].order)]
+    names = [
+        n
+        for n in order_study.ORDERS
+        if n in set(last[last.corpus == corpus].order)
+    ]
     for name in names:
         if name in ("right-to-left", "block 4", "block 16"):
             continue
@@ -835,9 +826,9 @@ for ax, (corpus, title) in zip(axes, order_study.TITLES.items()):
             curve.supervised_tokens / 1e3,
             curve.value,
             (curve.low, curve.high),
-            KEY[name],
+            name,
             label=name.replace("-", " "),
-            linestyle=plots.dash(KEY[name]),
+            linestyle=plots.dash(name),
             linewidth=1.2,
         )
     ax.set(title=title, xlabel="thousand supervised tokens")
@@ -879,7 +870,7 @@ table = {}
 for corpus, title in order_study.TITLES.items():
     print(f"{title}, bits per letter at the end:")
     part = last[last.corpus == corpus]
-    for name in (n for n in KEY if n in set(part.order)):
+    for name in (n for n in order_study.ORDERS if n in set(part.order)):
         values = part[part.order == name].value
         low, high = study.mean_interval(values)
         table[corpus, name] = (values.mean(), low, high)
@@ -899,7 +890,11 @@ for corpus, title in order_study.TITLES.items():
             print(bits(order_study.gap(rows, corpus, a, b)))
 
 # %% mystnb={"figure": {"caption": "Bits per letter of held-out windows for each order, at the end of training: equal updates, computation and supervised tokens for all but diffusion, which is scored by its bound and had twice the updates at equal supervised tokens. 3 seeds, 600 windows, 95 % t intervals over seeds. Dotted: 5-gram on the same windows.", "name": "fig-order-bits"}, "image": {"alt": "Two panels with one row for each order and points with bars for the bits per letter. Left to right and right to left are lowest; blocks of 4, the fixed random order and diffusion follow; blocks of 16 and uniform random orders are highest."}} tags=["hide-input"]
-names = [n for n in KEY if any((c, n) in table for c in order_study.TEXTS)]
+names = [
+    n
+    for n in order_study.ORDERS
+    if any((c, n) in table for c in order_study.TEXTS)
+]
 figure, axes = plots.panels(2, height=3.0, sharex=True, sharey=True)
 for ax, (corpus, title) in zip(axes, order_study.TITLES.items()):
     for i, name in enumerate(names):
@@ -910,8 +905,8 @@ for ax, (corpus, title) in zip(axes, order_study.TITLES.items()):
             mean,
             i,
             xerr=[[mean - low], [high - mean]],
-            color=plots.color(KEY[name]),
-            marker=plots.marker(KEY[name]),
+            color=plots.color(name),
+            marker=plots.marker(name),
             capsize=2.5,
         )
     ax.set(
@@ -1013,8 +1008,8 @@ for ax, (corpus, title) in zip(axes, order_study.TITLES.items()):
             mean,
             np.arange(len(SCORES)) + shift,
             xerr=(mean - low, high - mean),
-            color=plots.color(KEY[name]),
-            marker=plots.marker(KEY[name]),
+            color=plots.color(name),
+            marker=plots.marker(name),
             linestyle="none",
             capsize=2.5,
             label=name if ax is axes[0] else None,

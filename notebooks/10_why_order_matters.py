@@ -93,19 +93,6 @@ plots.style()
 sizes = config.load("10_why_order_matters", PROFILE)
 generator = torch.Generator().manual_seed(SEED)
 
-LOOK = {  # an order keeps its color and marker through the chapter
-    "left-to-right": "left_to_right",
-    "right-to-left": "right_to_left",
-    "blocks of 8": "dilated",
-    "block 4": "dilated",
-    "block 16": "klass",
-    "bit-reversed": "margin",
-    "fixed random": "entropy",
-    "random": "random",
-    "uniform random": "random",
-    "diffusion": "dllm",
-}
-
 
 def plain(name):
     return name.replace("-to-", " to ")
@@ -158,11 +145,9 @@ figure, axes = plots.panels(2, height=3.4, sharey=True)
 titles = ("last k generated", "k nearest revealed")
 for ax, by, title in zip(axes, neighborhood.VIEWS, titles):
     for name, part in seen[seen.by == by].groupby("order", sort=False):
-        mark = plots.marker(LOOK[name])
+        mark = plots.marker(name)
         cost = part.nats_per_token
-        plots.exact(
-            ax, part.k, cost, LOOK[name], label=plain(name), marker=mark
-        )
+        plots.exact(ax, part.k, cost, name, label=plain(name), marker=mark)
     plots.level(ax, per_token, "entropy", above=False)
     plots.level(ax, chain.entropy([0]), "nothing seen")
     ax.set_xscale("log", base=2)
@@ -317,15 +302,14 @@ for ax, corpus in zip(axes, chains):
         curve = order_study.curves(learned, corpus, [name])
         curve = curve.iloc[[0, 1, 3, 5, 7, 9]]
         ends = (curve.low, curve.high)
-        look = LOOK[name]
         plots.measured(
             ax,
             curve.updates,
             curve.value,
             ends,
-            look,
+            name,
             label=plain(name),
-            linestyle=plots.dash(look),
+            linestyle=plots.dash(name),
             linewidth=1.2,
             markersize=4.5,
         )
@@ -515,15 +499,14 @@ for ax, by, title in zip(axes, neighborhood.VIEWS, titles):
         ends = (bits[:, 0], bits[:, 0])
         if bits.shape[1] > 1:
             ends = study.mean_interval(bits)
-        look = LOOK[name]
         plots.measured(
             ax,
             range(5),
             bits.mean(1),
             ends,
-            look,
+            name,
             label=plain(name),
-            linestyle=plots.dash(look),
+            linestyle=plots.dash(name),
         )
     ax.set(title=title, xlabel="k", ylim=(0, 4.4))
 axes[0].set_ylabel("bits per letter")
@@ -617,15 +600,15 @@ for i, (ax, xlabel) in enumerate(zip(axes, ("patterns", "steps ago"))):
             bits = last.get((corpus, name))
             if bits is None:
                 continue
-            look, first = LOOK[name], corpus == "sotu"
+            first = corpus == "sotu"
             plots.measured(
                 ax,
                 [guess[name][i]],
                 [bits.mean()],
                 np.reshape(study.mean_interval(bits), (2, 1)),
-                look,
+                name,
                 label=plain(name) if first else None,
-                markerfacecolor=plots.color(look) if first else "white",
+                markerfacecolor=plots.color(name) if first else "white",
             )
     for n in range(1, 6):
         ax.axhline(floors[n], color=plots.GRAY, linestyle=":")
@@ -801,9 +784,9 @@ for name, each in runs.items():
         plots.exact(
             axes[0],
             *zip(*curve),
-            LOOK[name],
+            name,
             label=None if seed else plain(name),
-            marker=plots.marker(LOOK[name]),
+            marker=plots.marker(name),
             linewidth=1.2,
         )
 plots.level(axes[0], one_way.entropy(), "entropy", above=False)
@@ -811,7 +794,7 @@ axes[0].set(xlabel="updates", ylabel="nats per sequence", ylim=(5, 11.5))
 for shift, (name, each) in zip((-0.2, 0.2), runs.items()):
     cost = torch.stack([by_step for _, by_step in each]).mean(0)
     place = torch.arange(2 * half) + 1 + shift
-    color = plots.color(LOOK[name])
+    color = plots.color(name)
     axes[1].bar(place, cost, 0.38, color=color)
     for at, height, k in zip(place, cost, needed[name]):
         if k is not None:
@@ -871,10 +854,9 @@ for kind in kinds:
 # %% mystnb={"figure": {"caption": "Divergence in nats of revealing k tokens per step of a chain of 64, exact denoiser; exact, for random sets the mean over all orders in closed form. At k = 64 all tokens are drawn at once and the choice is gone. Compare with the figure of windows: what is worst there is best here.", "name": "fig-why-parallel"}, "image": {"alt": "KL against tokens per step, three curves. Adjacent tokens cost 10 nats at k = 2 and 35 at k = 8; random ones .6 and 4; evenly spread ones nearly nothing and .3. All meet at 50 nats at k = 64."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=2.9)
 for kind, name in kinds.items():
-    look = LOOK[name]
-    mark = plots.marker(look)
+    mark = plots.marker(name)
     costs = by_kind.loc[kind]
-    plots.exact(ax, by_kind.columns, costs, look, label=kind, marker=mark)
+    plots.exact(ax, by_kind.columns, costs, name, label=kind, marker=mark)
 ax.set_xscale("log", base=2)
 ax.set_xticks(by_kind.columns, by_kind.columns)
 ax.set(xlabel="tokens per step", ylabel="KL in nats")
@@ -946,15 +928,15 @@ ax.errorbar(
     capsize=2.5,
     label="random, ± 2 sd",
 )
-for column, look, name in (
+for column, name, name in (
     ("left_to_right", "left_to_right", "left to right"),
     ("best", "oracle", "best order"),
 ):
     ax.plot(
         best[column] / best.entropy,
         place,
-        plots.marker(look),
-        color=plots.RED if column == "best" else plots.color(look),
+        plots.marker(name),
+        color=plots.RED if column == "best" else plots.color(name),
         markersize=9 if column == "best" else 7,
         label=name,
     )

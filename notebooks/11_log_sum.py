@@ -269,19 +269,13 @@ for name, beta in (("nats per token first", 1 / tokens), ("log-sum", 1.0)):
 betas = np.geomspace(1e-3, 1, 40)
 tempered = [losses.log_sum_loss(-nll, power=beta) for beta in betas]
 shares = torch.stack([t.log_responsibilities[:, 0].exp() for t in tempered])
-LOOK = {
-    "left-to-right": "left_to_right",
-    "right-to-left": "right_to_left",
-    "random 1": "random",
-    "random 2": "dilated",
-}
 figure, (left, right) = plots.panels(2, height=2.9)
 plots.exact(left, betas, [t.loss.item() for t in tempered], "dllm")
 plots.level(left, ends["average"].item(), "average", above=False)
 plots.level(left, ends["log-sum"].item(), "log-sum")
 for name, share in zip(names, shares.T):
     text = name.replace("-", " ")
-    plots.exact(right, betas, share, LOOK[name], label=text)
+    plots.exact(right, betas, share, name, label=text)
 for ax in (left, right):
     ax.axvline(1 / tokens, color="#767676", linestyle="-.", linewidth=1)
     ax.set(xscale="log", xlabel=r"power $\beta$")
@@ -560,7 +554,7 @@ for ax, method in zip(axes, METHODS):
                 ax,
                 path.index,
                 path[seed],
-                LOOK[name],
+                name,
                 linewidth=1.1,
                 label=None if seed else name.replace("-", " "),
             )

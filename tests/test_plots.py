@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from dllm_tutorial import plots, schedules
+from dllm_tutorial import order_study, plots, schedules
 from dllm_tutorial.decoding import strategies
 
 matplotlib.use("agg")
@@ -38,6 +38,11 @@ def test_every_rule_and_schedule_has_a_look():
     for name in ("linear", "cosine", "cosine_mdlm", "polynomial", "geometric"):
         schedules.by_name(name)
         assert name in plots.LOOKS
+
+
+def test_every_order_of_the_study_has_a_look_of_its_own():
+    looks = {(plots.color(name), plots.marker(name)) for name in order_study.ORDERS}
+    assert len(looks) == len(order_study.ORDERS)
 
 
 def test_looks_can_be_told_apart_without_color():
