@@ -699,8 +699,8 @@ def learning_curves(table: pd.DataFrame) -> pd.DataFrame:
         ``model``, ``step``, ``task``, ``accuracy`` (over seeds and probes), ``n`` and
         ``nats`` (training loss per answer token, mean over seeds).
     """
-    rows = table[table["tuned"].isna()].copy()
-    part = rows["run"].map(kind)
+    part = table["run"].map(kind)
+    rows = table[part.isin(("half", "dllm", "ar"))].copy()
     rows.loc[part == "dllm", "step"] += rows["step"][part == "half"].max()
     groups = rows.groupby(["model", "step", "task"], sort=False)
     found = groups.agg(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ BUDGETS = {
     # under half an hour of one core
     "cpu": Budget(6000, 32, 4e-3, 128, 3, 4, evaluate_every=1000),
     "tuned": Budget(320, 32, 3e-3, 128, 3, 4, evaluate_every=320, rank=8),
+    "stages": Budget(200, 32, 4e-3, 128, 3, 4, evaluate_every=10),
     "long": Budget(8000, 32, 4e-3, 128, 3, 4, evaluate_every=1000),
     # 25 million parameters for a GPU; it has not been run
     "gpu": Budget(60_000, 512, 2e-3, 512, 8, 8, evaluate_every=5000),
@@ -233,7 +235,10 @@ def vocabulary_hash() -> str:
 
 
 def ship(names: Iterable[str], out: Path) -> None:
-    """Put weights in half precision and learning curves into the package."""
+    """Put weights in half precision and learning curves into the package.
+
+    Curves of other runs stay there, and so does their provenance.
+    """
     curves = {}
     file = RESULTS / "task_curves.csv"
     if file.exists():
@@ -255,7 +260,10 @@ def ship(names: Iterable[str], out: Path) -> None:
         half = {key: value.half() for key, value in weights.items()}
         training.save_weights(pretrained.FOLDER / f"tasks-{name}.json", half, known)
     listed = [curves[name] for name in RUNS if name in curves]
-    study.write_rows(file, pd.concat(listed), study.provenance(COMMAND, SEEDS))
+    origin = study.provenance(COMMAND, SEEDS)
+    if file.exists() and set(names) != set(RUNS):
+        origin["earlier"] = json.loads(file.with_suffix(".json").read_text())
+    study.write_rows(file, pd.concat(listed), origin)
 
 
 def main(arguments: list[str] | None = None) -> None:
