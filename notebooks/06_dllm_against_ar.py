@@ -928,7 +928,10 @@ print(f"{'blanks on average':>24}{easy[0]:>20.1f}{easy[1]:>20.1f}")
 # denoiser, the diffusion model farther, and neither is ahead of the pencil
 # marks. Rules that were not learned cannot be helped by an order.
 #
-# **What it does not show.** The two groups differ in the number of blanks
+# **What it does not show.** That Latin squares are beyond these networks: in
+# [chapter 5](05_parallelbench.ipynb) the diffusion models are trained longer, and
+# write most of them right. Their twin is not, so it is no comparison. The two
+# groups of Sudokus differ in the number of blanks
 # too (last line), so a drop alone proves little: compare it between rows. And
 # nothing here says that an autoregressive model *cannot* solve Sudoku. It can
 # be trained to write the cells in a better order, with their places, and then
