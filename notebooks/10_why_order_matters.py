@@ -928,15 +928,15 @@ ax.errorbar(
     capsize=2.5,
     label="random, ± 2 sd",
 )
-for column, name, name in (
+for column, look, name in (
     ("left_to_right", "left_to_right", "left to right"),
     ("best", "oracle", "best order"),
 ):
     ax.plot(
         best[column] / best.entropy,
         place,
-        plots.marker(name),
-        color=plots.RED if column == "best" else plots.color(name),
+        plots.marker(look),
+        color=plots.RED if column == "best" else plots.color(look),
         markersize=9 if column == "best" else 7,
         label=name,
     )
