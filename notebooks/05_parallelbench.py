@@ -820,9 +820,9 @@ late = longer[longer.task.isin(tasks.DECK)]
 late = bench.cost_of_parallelism(late, "random")
 for row in late[late.kind == "long"].itertuples():
     print(
-        f"trained longer, {NAMES[row.task]}: {row.slow:4.0%} {row.fast:4.0%}, "
-        f"lost {row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}] "
-        f"{row.verdict}"
+        f"trained longer, {NAMES[row.task]}: {row.slow:4.0%} "
+        f"{row.fast:4.0%}, lost {row.difference:+.2f} "
+        f"[{row.low:+.2f}, {row.high:+.2f}] {row.verdict}"
     )
 falls = cost[cost.verdict == "falls"].groupby("kind").task.agg(list)
 for model, names in falls.items():
@@ -1566,9 +1566,8 @@ for kind, updates in list(titles.items())[3:]:
     slow, fast = (
         bench.scores(mine[mine.value == k]).ravel() for k in (1, bench.TOKENS)
     )
-    print(
-        f"{updates:7d} {fast[slow == 1].mean():4.0%} {fast[slow == 0].mean():4.0%}"
-    )
+    shares = (fast[slow == 1].mean(), fast[slow == 0].mean())
+    print(f"{updates:7d} " + " ".join(f"{share:4.0%}" for share in shares))
 
 # %% mystnb={"figure": {"caption": "Replace Index with names of two words while three models are fine-tuned on it, after so many updates. Left: accuracy by random top-k, greedy; 3 seeds, 200 test instances, 95 % intervals over both (seeds learn it at different times, hence their width). Right: share of masked tokens predicted wrongly, from true answers with m of 24 tokens masked at random; 400 instances, means of 3 seeds with the smallest and largest seed as bars.", "name": "fig-bench-stages"}, "image": {"alt": "Two panels with a curve for each of seven stages. Left, accuracy against tokens per step, all curves flat. Right, token errors against the number of masked tokens on a logarithmic axis, nearly flat."}} tags=["hide-input"]
 figure, axes = plots.panels(2, height=3.4)

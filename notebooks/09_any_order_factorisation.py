@@ -763,12 +763,14 @@ for name in pair:
     before = ends.loc[budgets[0]][name].mean()
     ax.axhline(before, color=plots.color(name), linestyle=":", linewidth=1.2)
 ax.set(xscale="log", yscale="log", xlabel="updates", ylabel="excess nats")
+ax.set_xticks([1000, 2000, 4000, 7200], [1000, 2000, 4000, 7200])
+ax.minorticks_off()
 _ = figure.legend(loc="outside lower center", ncols=2)
 
 # %% [markdown]
 # **What this shows.** Both halves came true. Diffusion goes on falling. Random
-# orders keep more than nine tenths of their excess, with a curve that is flat
-# for most of the way. So on this chain the two do not meet with more training:
+# orders keep about nine tenths of their excess, with a curve that is flat for
+# most of the way. So on this chain the two do not meet with more training:
 # the distance grows, and in the end diffusion has about a third of the excess.
 # A network of this size that reads lists does not come to the exact model by
 # patience.
