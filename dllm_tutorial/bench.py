@@ -74,7 +74,7 @@ def read(name: str) -> pd.DataFrame:
 
 
 def kind(model: str) -> str:
-    """What a model is, without its seed: ``exact``, ``dllm``, ``ar`` or ``tuned``."""
+    """What a model is, without its seed: ``exact``, ``dllm``, ``tuned``, ..."""
     return model.split("-")[0]
 
 

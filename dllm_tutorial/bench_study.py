@@ -68,7 +68,7 @@ def rule(name: str, value: float) -> Strategy:
 def load(model: str) -> Denoiser:
     """A trained network by the name of its run, as it ships.
 
-    ``stage40-0`` is ``dllm-0`` after 40 updates of fine-tuning on ``STAGED``.
+    ``stage140-0`` is ``dllm-0`` after 140 updates of fine-tuning on ``STAGED``.
     """
     if model.startswith("stage"):
         updates, seed = model.removeprefix("stage").split("-")

@@ -344,13 +344,14 @@ def test_closed_forms_at_temperature_one_and_their_errors():
 # ------------------------------------------------------------- learning and published
 
 
-def test_learning_curves_join_halves_and_leave_tuned_runs_out():
+def test_learning_curves_join_halves_and_leave_later_runs_out():
     rows = pd.DataFrame(
         [
             ["dllm-0", "dllm", None, 10, 0.5, "copy", 3, 4],
             ["dllm-1", "dllm", None, 10, 0.7, "copy", 1, 4],
             ["half-0", "dllm", None, 10, 0.9, "copy", 0, 4],
             ["tuned-copy-0", "dllm", "copy", 10, 0.1, "copy", 4, 4],
+            ["long-0", "dllm", None, 10, 0.1, "copy", 4, 4],
         ],
         columns=[
             "run",

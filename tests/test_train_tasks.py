@@ -67,6 +67,25 @@ def test_runs_are_trained_once_and_shipped(small):
         train_tasks.main(["walk", *out])
 
 
+def test_shipping_one_run_keeps_what_is_known_of_the_others(small):
+    out = ["--out", str(small / "runs")]
+    train_tasks.main([*out, "--ship"])
+    file = small / "results" / "task_curves.csv"
+    before, origin = file.read_text(), json.loads(file.with_suffix(".json").read_text())
+    other = (small / "weights" / "tasks-half-0.json").read_text()
+    train_tasks.main(["ar-0", *out, "--ship"])
+    assert file.read_text() == before
+    assert json.loads(file.with_suffix(".json").read_text())["earlier"] == origin
+    assert (small / "weights" / "tasks-half-0.json").read_text() == other
+
+
+def test_a_run_goes_on_from_what_ships_where_the_folder_lacks_it(tmp_path):
+    run = Run("dllm", "long", 0, "dllm-0", ("copy",))
+    expected = pretrained.load_network("tasks-dllm-0")[0].state_dict()
+    found = train_tasks.begin(run, tmp_path).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("seed", train_tasks.SEEDS)
 def test_the_twins_differ_in_nothing_but_who_may_look_at_whom(seed):
     half, ar = (train_tasks.RUNS[f"{model}-{seed}"] for model in ("half", "ar"))
