@@ -938,14 +938,15 @@ def replace_index_rise() -> Finding:
         rises.append(bench.difference(last, low, ["task"]).iloc[0])
         reached.append(bench.scores(low).mean())
     most = max(rises, key=lambda rise: rise["high"])
+    better = sum(rise["low"] > 0 for rise in rises)
     return _judge(
-        any(rise["low"] > 0 for rise in rises),
+        better > 0,
         f"Random top-k, {rises[0]['seeds']} seeds. Fine-tuned, names of one word: "
-        f"{reached[0]:.1%} at k = {quarter}, and {_points(rises[0])} more in one step: "
-        "nothing to rise from. Names of two words, at "
-        f"{len(parts) - 1} stages of fine-tuning with {min(reached[1:]):.0%} to "
-        f"{max(reached[1:]):.0%} at k = {quarter}: one step is never better; the "
-        f"largest rise that an interval allows is {most['high']:.1%}.",
+        f"{reached[0]:.1%} at k = {quarter}, and {_points(rises[0])} more in one step. "
+        f"Names of two words, at {len(parts) - 1} stages of fine-tuning: "
+        f"{min(reached[1:]):.0%} to {max(reached[1:]):.0%} at k = {quarter}. One step "
+        f"is better in {better} of {len(rises)} comparisons (paired, 95%); the largest "
+        f"rise that an interval allows is {most['high']:.1%}.",
     )
 
 
@@ -1188,17 +1189,17 @@ def one_at_a_time_matters() -> Finding:
     )
 
 
-ABOUT = 0.01  # nats per token: "about as well"
-
-
 @_evidence
 def random_order_transformer() -> Finding:
     rows, words = _order_rows(), []
     for corpus in [*_chains(rows), *order_study.TEXTS]:
         digits = 2 if corpus in order_study.TEXTS else 3
-        gap = order_study.gap(rows, corpus, "diffusion", "uniform random")
-        title = order_study.TITLES.get(corpus, corpus)
-        words.append(f"{title} {_interval(gap, digits)}")
+        known = set(rows.loc[rows["corpus"] == corpus, "order"])
+        for name in (n for n in order_study.DIFFUSION if n in known):
+            gap = order_study.gap(rows, corpus, name, "uniform random")
+            learned = " with learned positions" if "," in name else ""
+            title = order_study.TITLES.get(corpus, corpus)
+            words.append(f"{title}{learned} {_interval(gap, digits)}")
     more = study.read_rows("order_longer")
     ends = order_study.ends(rows, more).pivot_table(
         "value", ["updates", "seed"], "order"
@@ -1206,14 +1207,15 @@ def random_order_transformer() -> Finding:
     short, long = (ends.loc[n] for n in sorted(ends.index.unique("updates")))
     last = order_study.gap_between(long["diffusion"], long["uniform random"])
     left = {name: stats.gmean(long[name] / short[name]) for name in ends}
-    return _judge(
-        max(abs(last.low), abs(last.high)) <= ABOUT,
+    return Finding(
+        "open",
         "Diffusion minus random orders, both by the bound, at the end of training: in "
         "nats per token on chains (equal updates) and bits per letter on texts (equal "
         f"supervised tokens) {'; '.join(words)}. Trained three times as long on the "
         f"first chain, random orders keep {left['uniform random']:.0%} of their excess "
-        f"and diffusion {left['diffusion']:.0%}: {_interval(last, 3)}. At this size "
-        f"they do not meet. Chains: {_seeds(rows, _chains(rows))}; texts: "
+        f"and diffusion {left['diffusion']:.0%}: {_interval(last, 3)}, so that these "
+        "two do not meet. Open, because they also differ in their positions and were "
+        f"trained at one size. Chains: {_seeds(rows, _chains(rows))}; texts: "
         f"{_seeds(rows, order_study.TEXTS)}.",
     )
 

@@ -772,13 +772,14 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # orders keep about nine tenths of their excess, with a curve that is flat for
 # most of the way. So on this chain the two do not meet with more training:
 # the distance grows, and in the end diffusion has about a third of the excess.
-# A network of this size that reads lists does not come to the exact model by
-# patience.
+# This reader of lists does not come to the exact model by patience.
 #
 # **What it does not show.** *Why* random orders stop there. A wider or deeper
-# network, or another learning rate, may have a lower floor. On one chain, with
-# one size, we see that the deck's *at the end of training* has come for one of
-# the two, and that they are not equal there.
+# network, or another learning rate, may have a lower floor. And part of the
+# distance is positions: diffusion has rotary ones here, and the diffusion model
+# with learned positions, which is nearer to random orders above, was not
+# trained longer. So the claim stays open. These two are not equal; the
+# comparison that holds everything else fixed is still to be made.
 
 # %% [markdown]
 # ### On English
@@ -1147,7 +1148,7 @@ _ = ax.legend()
 # - Random orders did not do as well as diffusion, on chains and on text. They
 #   were behind, although each of their batches teaches twice the tokens. Some
 #   of it is positions, some that a list is harder to read than a set. Where we
-#   trained longest they had stopped improving, and diffusion had not.
+#   trained longest they had nearly stopped, and diffusion had not.
 # - Directed orders are far easier than random ones. Left to right and right to
 #   left are equal within what three seeds can see. A fixed random order lies
 #   between.
