@@ -56,6 +56,7 @@ __all__ = [
     "seen_in_blocks",
     "step_entropies",
     "step_nll",
+    "swap_rows",
 ]
 
 VIEWS = ("time", "space")
@@ -487,6 +488,31 @@ def chain_rows(length: int, windows: Iterable[int], n: int = DRAWS) -> list[dict
                 row |= {"k": k, "nats_per_token": mean, "standard_error": error}
                 drawn = "none" if closed or len(order) == 1 else f"{n} orders"
                 rows.append(row | {"drawn": drawn})
+    return rows
+
+
+def swap_rows(
+    length: int, swaps: Iterable[int], windows: Iterable[int], n: int = DRAWS
+) -> list[dict]:
+    """The same chain in orders between left to right and random, exact for each order.
+
+    n orders for each number of exchanges (:func:`~dllm_tutorial.orders.swap_order`);
+    the standard error is that of the mean over them.
+    """
+    chain, rows = noisy_sum(length), []
+    generator = torch.Generator().manual_seed(SEED)
+    windows = list(windows)
+    for count in swaps:
+        drawn = [orders.swap_order(length, count, generator) for _ in range(n)]
+        order = torch.stack(drawn)
+        for by in VIEWS:
+            place = queue(order, by)
+            for k in windows:
+                cost = step_entropies(chain, order, place < min(k, length)).mean(-1)
+                mean, error = _mean(cost)
+                row = {"length": length, "swaps": count, "by": by, "k": k}
+                row |= {"nats_per_token": mean, "standard_error": error}
+                rows.append(row)
     return rows
 
 

@@ -29,6 +29,12 @@ and random orders in networks of twice the width and of twice the depth. What we
 expected before the first run: learned positions cost diffusion something and it stays
 well ahead of random orders; twice the width or depth lowers the excess of random orders
 by less than a third, and depth by more than width.
+
+Orders between left to right and random are left to right after a few exchanges of two
+places (rows ``order_swaps``), another such order for each seed, as Kim et al. (2025,
+section 3.3) compare them. What we expected before the first run: the cost rises with
+the number of exchanges, fastest with the first ones; the order after 16 of them costs
+as much as the fixed random one.
 """
 
 from __future__ import annotations
@@ -94,6 +100,7 @@ __all__ = [
     "ratio",
     "read",
     "scores",
+    "swap_cells",
     "updates_to_reach",
     "variant_cells",
     "with_errors",
@@ -160,24 +167,32 @@ TEXT_SEEDS = (0, 1, 2)
 POINTS = 10  # of a curve
 STATES = 8  # masked states for each sequence of a chain, draws for each window
 SCORED = 200  # windows on which one network is scored in many orders
+SWAPS = (1, 2, 4, 16)  # exchanges between left to right and random
 MIXED = (1, 2, 4, 8, 16, 32)  # sizes of the mixtures of random orders
 
 
 # ------------------------------------------------------------------------------ orders
 
 
-def draw_orders(name: str, length: int) -> Callable[[int, Generator | None], Tensor]:
+def draw_orders(
+    name: str, length: int, seed: int = 0
+) -> Callable[[int, Generator | None], Tensor]:
     """A source of orders ``draw(n, generator) -> Long[n, length]`` by its name.
 
     ``"left-to-right"``, ``"right-to-left"``, ``"fixed random"`` (one order for all),
-    ``"uniform random"``, and ``"block b"``: blocks of b tokens from left to right, in a
-    random order within each.
+    ``"uniform random"``, ``"block b"``: blocks of b tokens from left to right, in a
+    random order within each; and ``"swaps s"``: left to right after s exchanges, one
+    order for each ``seed``.
     """
+    kind, _, number = name.partition(" ")
     if name == "uniform random":
         return lambda n, generator: orders.random_orders(length, n, generator)
-    if name.startswith("block "):
-        block = int(name.removeprefix("block "))
+    if kind == "block":
+        block = int(number)
         return lambda n, generator: orders.block_orders(length, n, block, generator)
+    if kind == "swaps":
+        order = orders.swap_order(length, int(number), _generator(seed))
+        return lambda n, generator: order.expand(n, -1)
     fixed = {
         "left-to-right": orders.left_to_right(length),
         "right-to-left": orders.right_to_left(length),
@@ -185,17 +200,17 @@ def draw_orders(name: str, length: int) -> Callable[[int, Generator | None], Ten
     }
     if name not in fixed:
         raise ValueError(
-            f"name must be 'uniform random', 'block b' or one of {', '.join(fixed)}, "
-            f"got {name!r}"
+            "name must be 'uniform random', 'block b', 'swaps s' or one of "
+            f"{', '.join(fixed)}, got {name!r}"
         )
     return lambda n, generator: fixed[name].expand(n, -1)
 
 
-def order_loss(name: str, length: int) -> Callable[..., Tensor]:
+def order_loss(name: str, length: int, seed: int = 0) -> Callable[..., Tensor]:
     """``loss(model, x, generator)``, nats per token, for an order or for diffusion."""
     if name in DIFFUSION:
         return training.natural_loss
-    draw = draw_orders(name, length)
+    draw = draw_orders(name, length, seed)
 
     def loss(model: Transformer, x: Tensor, generator: Generator) -> Tensor:
         order = draw(len(x), generator).to(x.device)
@@ -262,7 +277,7 @@ class _Corpus:
 
     vocab_size: int
     draw: Callable[[int, Generator], Tensor]
-    evaluate: Callable[[Transformer, str], tuple[float, float]]
+    evaluate: Callable[[Transformer, str, int], tuple[float, float]]
 
 
 def _chain_corpus(corpus: str, size: str) -> _Corpus:
@@ -287,14 +302,18 @@ def _chain_corpus(corpus: str, size: str) -> _Corpus:
     states = masking.mask_exactly(many, counts, source.mask_id, generator=generator)
     known = losses.masked_nll(source, states, many)
 
-    def evaluate(model: Transformer, name: str) -> tuple[float, float]:
+    def evaluate(model: Transformer, name: str, seed: int) -> tuple[float, float]:
         device = next(model.parameters()).device
         if name in DIFFUSION:
             nll = losses.masked_nll(model, states.to(device), many.to(device)).cpu()
             each = (nll.double() - known) / counts  # times L / count, per token
             each = each.view(STATES, -1).mean(0)
         else:
-            log_p = orders.log_prob(model, x.to(device), order[name].to(device)).cpu()
+            if name.startswith("swaps"):
+                told = draw_orders(name, shape.length, seed)(len(x), None)
+            else:
+                told = order[name]
+            log_p = orders.log_prob(model, x.to(device), told.to(device)).cpu()
             each = (exact - log_p.double()) / shape.length
         return _mean(each)
 
@@ -308,8 +327,8 @@ def _text_corpus(corpus: str, size: str) -> _Corpus:
     stream = text.letters(corpus, "train")
     x = held_out(corpus, shape)
 
-    def evaluate(model: Transformer, name: str) -> tuple[float, float]:
-        return _mean(bits(model, x, name))
+    def evaluate(model: Transformer, name: str, seed: int) -> tuple[float, float]:
+        return _mean(bits(model, x, name, seed))
 
     draw = training.random_crops(stream, shape.length)
     return _Corpus(len(text.LETTERS), draw, evaluate)
@@ -324,18 +343,18 @@ def held_out(corpus: str, shape: Size) -> Tensor:
 
 
 @torch.no_grad()
-def bits(model: Transformer, x: Tensor, name: str) -> Tensor:
+def bits(model: Transformer, x: Tensor, name: str, seed: int = 0) -> Tensor:
     """Bits per letter of each window, Float64[n], in an order drawn for each window.
 
     A diffusion model is scored by its NELBO. Every model meets the same orders and the
-    same masks.
+    same masks; ``seed`` is that of :func:`draw_orders`.
     """
     generator = _generator(0)
     rows = x.to(next(model.parameters()).device)
     if name in DIFFUSION:
         nats = losses.nelbo_estimate(model, rows, STATES, generator=generator).value
     else:
-        order = draw_orders(name, x.shape[1])(len(x), generator)
+        order = draw_orders(name, x.shape[1], seed)(len(x), generator)
         nats = -orders.log_prob(model, rows, order.to(rows.device))
     return nats.double().cpu() / x.shape[1] / math.log(2)
 
@@ -386,6 +405,17 @@ def variant_cells(size: str = "cpu") -> list[Cell]:
     return found
 
 
+def swap_cells(size: str = "cpu") -> list[Cell]:
+    """Orders between left to right and random, on the last chain and the first text."""
+    corpus = [name for where, name in CHAINS if where == size][-1]
+    kinds = [f"swaps {n}" for n in SWAPS]
+    axes: list[dict[str, Any]] = [
+        {"corpus": [corpus], "order": kinds, "seed": CHAIN_SEEDS},
+        {"corpus": TEXTS[:1], "order": kinds, "seed": TEXT_SEEDS},
+    ]
+    return [cell for each in axes for cell in grid.product(**each, size=[size])]
+
+
 def _cost(cell: Cell) -> float:
     """Relative work of a cell, for the estimate of the time that is left."""
     size = _size(cell)
@@ -432,8 +462,8 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
         model,
         _on(corpus.draw, model),
         plan,
-        loss=order_loss(name, size.length),
-        evaluate=lambda model: corpus.evaluate(model, name),
+        loss=order_loss(name, size.length, cell["seed"]),
+        evaluate=lambda model: corpus.evaluate(model, name, cell["seed"]),
         evaluate_every=updates // POINTS,
     )
     # a batch masks (L + 1) / 2 tokens of each sequence on average
@@ -526,6 +556,7 @@ STUDIES: dict[str, Study] = {
     "order_learning": (cells, measure),
     "order_longer": (longer_cells, measure),
     "order_variants": (variant_cells, measure),
+    "order_swaps": (swap_cells, measure),
     "order_floors": (floor_cells, measure_floors),
 }
 

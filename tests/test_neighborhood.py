@@ -407,6 +407,31 @@ def test_rows_of_chains():
     assert parallel[1].max() < 1e-10 and np.ptp(parallel[8]) < 1e-10
 
 
+def test_rows_of_swaps():
+    rows = pd.DataFrame(nb.swap_rows(6, (0, 1), (0, 2, 5), n=400))
+    cost = rows.set_index(["swaps", "by", "k"]).nats_per_token
+    chain = nb.noisy_sum(6)
+    entropy = chain.entropy() / 6
+    # without exchanges both windows see the token before; all of the past always does
+    assert np.allclose(cost[0].drop(index=0, level="k"), entropy, atol=1e-10)
+    assert np.allclose(cost.xs(5, level="k"), entropy, atol=1e-10)
+    assert np.allclose(cost.xs(0, level="k"), math.log(4), atol=1e-10)
+    # after one exchange: the mean over all pairs, each as likely as any other
+    for by in nb.VIEWS:
+        every = []
+        for i, j in itertools.combinations(range(6), 2):
+            order = list(range(6))
+            order[i], order[j] = j, i
+            views = [plain_view(order, n, 2, by) for n in range(6)]
+            pairs = zip(order, views, strict=True)
+            every.append(sum(chain.entropy([i], view) for i, view in pairs) / 6)
+        error = np.std(every, ddof=1) / 400**0.5
+        known = rows.query("swaps == 1 and k == 2 and by == @by").standard_error.item()
+        assert known == pytest.approx(error, rel=0.2)
+        z = (cost[1, by, 2] - np.mean(every)) / error
+        assert abs(z) < stats.norm.isf(LEVEL / 2)
+
+
 def test_rows_of_text():
     rows = pd.DataFrame(nb.text_rows(8, 1, seeds=(0, 1), every=400))
     bits = rows.pivot_table("bits_per_character", ["order", "by"], "k")

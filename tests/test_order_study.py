@@ -190,9 +190,9 @@ def test_a_chain_is_what_its_name_says(size, name):
 def test_the_exact_model_has_no_excess_and_a_uniform_one_that_of_a_pencil(name, small):
     corpus = order_study._chain_corpus(CHAIN, "cpu")
     chain = order_study.chain(CHAIN)
-    mean, error = corpus.evaluate(Known(chain, 3), name)
+    mean, error = corpus.evaluate(Known(chain, 3), name, 0)
     assert mean == pytest.approx(0, abs=1e-10) and error < 1e-10
-    mean, error = corpus.evaluate(uniform(3), name)
+    mean, error = corpus.evaluate(uniform(3), name, 0)
     expected = math.log(3) - chain.entropy() / 8
     assert abs(mean - expected) < 4 * error < 1
     if name in ORDERED:  # on these very sequences
@@ -422,6 +422,60 @@ def test_longer_trainings_are_longer(small):
     rows = order_study.measure(cells[0])
     assert [r["updates"] for r in rows] == [3 * r["updates"] for r in short]
     assert {r["parameters"] for r in rows} == {short[0]["parameters"]}
+
+
+def test_variants_differ_in_one_thing_from_the_longer_trainings(small):
+    cells = order_study.variant_cells()
+    longer = order_study.longer_cells()
+    changes = set()
+    for c in cells:
+        base = next(
+            b
+            for b in longer
+            if b["seed"] == c["seed"]
+            and (b["order"] == "diffusion") == (c["order"] in DIFFUSION)
+        )
+        changed = {key: v for key, v in c.items() if base.get(key) != v}
+        assert len(changed) == 1
+        changes |= set(changed.items())
+    assert changes == {
+        ("order", DIFFUSION[1]),
+        ("d_model", 2 * SMALL.d_model),
+        ("n_layers", 2 * SMALL.n_layers),
+    }
+    assert len(cells) == 3 * len(order_study.CHAIN_SEEDS)
+    (usual,) = {
+        row["parameters"]
+        for row in order_study.measure(cell(CHAIN, "uniform random", 0))
+    }
+    wide = next(c for c in cells if "d_model" in c)
+    rows = order_study.measure(wide)
+    assert rows[0]["parameters"] > 2 * usual
+    assert rows[-1]["updates"] == wide["budget"]
+
+
+def test_a_network_of_swapped_orders_has_one_order_for_each_seed(small):
+    found = {
+        tuple(order_study.draw_orders("swaps 3", 9, seed)(4, None)[0].tolist())
+        for seed in range(6)
+    }
+    assert len(found) > 4
+    none = order_study.draw_orders("swaps 0", 9, 5)(2, None)
+    assert torch.equal(none, orders.left_to_right(9).expand(2, -1))
+    cells = order_study.swap_cells()
+    assert len(cells) == 8 * len(order_study.SWAPS)
+    # the network is scored in the order that it was taught
+    chosen = next(c for c in cells if c["seed"] == 2)
+    told = orders.swap_order(8, int(chosen["order"].split()[1]), seeded(2))
+    corpus = order_study._corpus(chosen["corpus"], "cpu")
+    model = order_study.network(chosen["order"], 4, SMALL, 0).eval()
+    nn.init.normal_(model.head.weight)
+    value, _ = corpus.evaluate(model, chosen["order"], 2)
+    chain = order_study.chain(chosen["corpus"])
+    x = chain.sample(SMALL.windows, seeded(1))
+    with torch.no_grad():
+        each = chain.log_prob(x) - orders.log_prob(model, x, told).double()
+    assert value == pytest.approx(each.mean().item() / 8, abs=1e-9)
 
 
 def test_an_unknown_study_of_orders_is_refused(tmp_path):
