@@ -335,8 +335,8 @@ def best_rules(table: pd.DataFrame, speed: float) -> pd.DataFrame:
         flatters rules with many values a little.
     """
     _checks.number(speed, "speed", 0)
-    means = table.groupby(["task", "rule", "value"], sort=False)[["correct", "nfe"]]
-    means = means.mean().reset_index()
+    settings = table.groupby(["task", "rule", "value"], sort=False)
+    means = settings[["correct", "nfe"]].mean().reset_index()
     means["speed"] = TOKENS / means["nfe"]
     fast = means[means["speed"] >= speed]
     found = []
@@ -344,11 +344,7 @@ def best_rules(table: pd.DataFrame, speed: float) -> pd.DataFrame:
         order = part.sort_values("correct", ascending=False, kind="stable")
         picks = order.drop_duplicates("rule")  # the best value of each rule
         rows = [
-            table[
-                (table["task"] == task)
-                & (table["rule"] == pick.rule)
-                & (table["value"] == pick.value)
-            ]
+            settings.get_group((task, pick.rule, pick.value))
             for pick in picks.itertuples()
         ]
         for pick, own in zip(picks.itertuples(), rows, strict=True):

@@ -324,6 +324,9 @@ def log_sum_loss(
     :func:`average_loss`, its limit at 0, to the mixture at 1. Raised during training it
     keeps an order from taking all before the others have learned anything.
 
+    A sequence that no order can produce has an infinite loss, and its responsibilities,
+    0 / 0, are NaN.
+
     Parameters
     ----------
     log_p : Float[K, B]

@@ -233,6 +233,94 @@ for name in ("left-to-right", "random"):
 # sequence and more.
 
 # %% [markdown]
+# ### A few exchanges
+#
+# Between left to right and random lie orders that are *nearly* left to right.
+# Kim et al. {cite}`kim2025train` make them by exchanges: swap two entries of
+# the order, drawn at random, and repeat. One exchange moves two tokens out of
+# their turn; after many nothing is left of the direction.
+#
+# **Predict.** The chain of 64 tokens again, a window of the last four. One
+# exchange out of 64 tokens: does it matter? And in space: will the cost rise
+# with the exchanges, up to that of a random order?
+
+# %%
+swaps = (0, 1, 2, 4, 8, 16, 32, 64, 128)
+ks = (1, 2, 4, 16)
+found = neighborhood.swap_rows(chain.length, swaps, ks, n=sizes.orders)
+between = pd.DataFrame(found)
+print(f"nats per token above the entropy; means over {sizes.orders} orders")
+print(f"{'exchanges':>14}" + "".join(f"{n:7d}" for n in swaps) + " random")
+for by in neighborhood.VIEWS:
+    for k in ks:
+        part = between[(between.by == by) & (between.k == k)]
+        at = (seen.by == by) & (seen.k == k) & (seen.order == "random")
+        costs = [*part.nats_per_token, seen[at].nats_per_token.item()]
+        line = "".join(f"{cost - per_token:7.3f}" for cost in costs)
+        print(f"{f'{by}, k = {k}':>14}{line}")
+error = between.standard_error.max()
+print(f"largest standard error of a mean: {error:.3f}")
+
+# %% mystnb={"figure": {"caption": "Cost of a chain of 64 tokens in orders that are left to right after a number of exchanges, for a model that sees k of the revealed tokens; at the right end uniformly random orders. Means over 100 orders, each exact, with 95 % intervals. Floor: the entropy.", "name": "fig-why-swaps"}, "image": {"alt": "Two panels of cost per token against the number of exchanges. Left, by time: the cost rises from the floor at once, for every k, up to that of random orders at about 64 exchanges. Right, by space: it rises much less, and for k of 2 and 4 falls again, so that the middle costs more than random orders."}} tags=["hide-input"]
+figure, axes = plots.panels(2, height=3.4)
+ticks = [*swaps, "any"]
+for ax, by, title in zip(axes, neighborhood.VIEWS, titles):
+    for k, mark in zip(ks, "os^D"):
+        part = between[(between.by == by) & (between.k == k)]
+        at = (seen.by == by) & (seen.k == k) & (seen.order == "random")
+        both = pd.concat([part, seen[at]])
+        ax.errorbar(
+            range(len(ticks)),
+            both.nats_per_token - per_token,
+            yerr=1.96 * both.standard_error,
+            marker=mark,
+            markersize=4.5,
+            linewidth=1.2,
+            label=f"k = {k}",
+        )
+    plots.level(ax, 0, "entropy", above=False)
+    ax.set_xticks(range(len(ticks)), ticks, fontsize=9)
+    ax.set(title=title, xlabel="exchanges")
+axes[0].set_ylabel("nats per token above the entropy")
+_ = figure.legend(
+    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+)
+
+# %% [markdown]
+# In space the middle costs more than either end. What is missing there? For
+# each step of an order: is there a revealed token on the right, and do the
+# nearest two show one?
+
+# %%
+dice = torch.Generator().manual_seed(SEED)
+position = torch.arange(chain.length)
+for count in (1, 4, 16, 128):
+    draws = range(sizes.orders)
+    order = torch.stack(
+        [orders.swap_order(chain.length, count, dice) for _ in draws]
+    )
+    place = neighborhood.queue(order, "space")
+    shares = []
+    for side in (position < order[..., None], position > order[..., None]):
+        there = (side & (place < chain.length)).any(-1)
+        shown = (side & (place < 2)).any(-1)
+        shares.append((there & ~shown).double().mean().item())
+    print(f"{count:3d} exchanges, tokens there and none shown:", end=" ")
+    print(f"left {shares[0]:.0%}, right {shares[1]:.0%} of the steps")
+
+# %% [markdown]
+# **What this shows.** In time every exchange costs, from the first one on,
+# and at first all cost the same: each spoils a few predictions, and these lie
+# far apart. After about as many exchanges as there are tokens nothing is left
+# to spoil. In space the middle is the worst place for two or four tokens.
+# There most tokens on the left are revealed and fill the window, and the one
+# on the right that an exchange has revealed early is not seen. In a random
+# order both sides are equally far away.
+#
+# **What it does not show.** How hard these orders are to learn; that is
+# measured below.
+
+# %% [markdown]
 # ## How many questions?
 #
 # What has to be learned? One question is: *this position, given exactly these
