@@ -97,6 +97,11 @@ def uniform(
 
 
 def draw_seeds(n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Long[n] seeds of rows, drawn from ``generator`` (on its device)."""
+    """Long[n] seeds of rows, drawn from ``generator`` (on its device).
+
+    Raises ``TypeError`` if ``generator`` is anything but a torch.Generator or None.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
     device = "cpu" if generator is None else generator.device
     return torch.randint(2**63 - 1, (n,), generator=generator, device=device)

@@ -124,7 +124,7 @@ class Joint(ABC):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Exact log-conditionals ``Float[B, L, V]`` of ``x: Long[B, L]``."""
-        _checks.tokens(x, "x", length=self.length)
+        x = _checks.tokens(x, "x", length=self.length).to(torch.long)
         mass, total = self._conditionals(x)
         total = total[:, None, None]
         uniform = torch.full_like(mass, 1 / self.vocab_size)
@@ -139,8 +139,8 @@ class Joint(ABC):
             Positions; by default all of them, given none. ``given`` is averaged over
             the values its tokens can take.
         """
-        block = _checks.positions(positions, "positions", self.length)
-        past = _checks.positions(() if given is None else given, "given", self.length)
+        block = self._places(positions, "positions")
+        past = self._places(() if given is None else given, "given")
         both = tuple(sorted({*block, *past}))
         return self._block_entropy(both) - self._block_entropy(past)
 
@@ -154,13 +154,18 @@ class Joint(ABC):
         What it costs, in Kullback-Leibler divergence, to draw the tokens of S at once
         and independently when those of G are known (Kang et al. 2025, Theorems 1-2).
         """
-        block = _checks.positions(positions, "positions", self.length)
-        past = _checks.positions(() if given is None else given, "given", self.length)
+        block = self._places(positions, "positions")
+        past = self._places(() if given is None else given, "given")
         apart = math.fsum(self.entropy([i], past) for i in block)
         return apart - self.entropy(block, past)
 
     def text(self, x: Tensor) -> str:
-        """One sequence ``x: Long[L]`` in words; a masked position is shown as ``_``."""
+        """One sequence ``x: Long[L]`` in words; a masked position is shown as ``_``.
+
+        Any other id that is not a token raises ``ValueError``.
+        """
+        x = _checks.tokens(x, "x", ndim=1).to(torch.long)
+        _checks.token_range(x, "x", self.vocab_size + 1)
         names = (*self.words, "_")
         return " ".join(names[token] for token in x.tolist())
 
@@ -183,12 +188,21 @@ class Joint(ABC):
         return moved
 
     def _full(self, x: Tensor, name: str = "x") -> Tensor:
-        """Check fully revealed sequences ``Long[B, L]``."""
-        _checks.tokens(x, name, length=self.length)
+        """Fully revealed sequences of any integer type, checked: ``Long[B, L]``."""
+        x = _checks.tokens(x, name, length=self.length).to(torch.long)
         return _checks.token_range(x, name, self.vocab_size)
+
+    def _places(self, values: Positions, name: str) -> tuple[int, ...]:
+        """Distinct, sorted positions; ``None`` means all of them."""
+        listed = values.tolist() if isinstance(values, Tensor) else values
+        if listed is not None and not isinstance(listed, Iterable):
+            raise TypeError(f"{name} must be a sequence of positions, got {values!r}")
+        return _checks.positions(listed, name, self.length)
 
     def _uniform(self, n: int, generator: torch.Generator | None) -> Tensor:
         """``n`` uniform numbers in [0, 1), drawn on the generator's device."""
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
         device = self.device if generator is None else generator.device
         u = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
         return u.to(self.device)
@@ -237,7 +251,8 @@ class TableJoint(Joint):
     whose order of addition depends on the size of the batch. So that the answer does
     not, the weights are whole numbers: ones for a uniform table, otherwise fixed-point
     numbers of three digits, each digit small enough for any sum over the support to
-    stay below 2^53, where float64 adds exactly.
+    stay below 2^53, where float64 adds exactly. Where a probability is so small that
+    three digits would round it to zero there are as many as it needs.
     """
 
     def __init__(
@@ -258,12 +273,12 @@ class TableJoint(Joint):
         if probs is None:
             self.probs = torch.full((size,), 1 / size, dtype=torch.float64)
             self._weights = torch.ones(1, size, dtype=torch.float64)
-            self._scales = [1.0]
+            self._unit = 1.0
         else:
             self.probs = _checks.probabilities(probs, "probs")
             if self.probs.shape != (size,):
                 raise ValueError(f"probs must be {size} numbers, got {probs}")
-            self._weights, self._scales = _fixed_point(self.probs)
+            self._weights, self._unit = _fixed_point(self.probs)
         self.probs = self.probs.to(self.device)
         self._weights = self._weights.to(self.device)
         # indicator[m, i * V + v] = 1 where sequence m has token v at position i
@@ -289,12 +304,12 @@ class TableJoint(Joint):
     def _combine(self, digits: Tensor) -> Tensor:
         """Put the digits [D, ...] of fixed-point sums together, small ones first."""
         value = torch.zeros_like(digits[0])
-        for digit, scale in zip(digits.flip(0), self._scales[::-1], strict=True):
-            value = value + digit * scale
+        for digit in digits.flip(0):
+            value = (value + digit) * self._unit
         return value
 
     def log_prob(self, x: Tensor) -> Tensor:
-        self._full(x)
+        x = self._full(x)
         values = []
         for rows in x.split(max(1, _MATCH_CELLS // len(self.support))):
             matches = self._matches(rows)
@@ -314,7 +329,7 @@ class TableJoint(Joint):
 
         Raises ``ValueError`` if they have probability zero.
         """
-        _checks.tokens(x, "x", ndim=1, length=self.length)
+        x = _checks.tokens(x, "x", ndim=1, length=self.length).to(torch.long)
         _checks.token_range(x, "x", self.vocab_size + 1)
         kept = self._matches(x[None])[0] * self.probs > 0
         if not bool(kept.any()):
@@ -333,20 +348,23 @@ class TableJoint(Joint):
         return _entropy_of(torch.zeros_like(self.probs).index_add(0, group, self.probs))
 
 
-def _fixed_point(p: Tensor) -> tuple[Tensor, list[float]]:
-    """Write ``p: Float64[M]`` as digits [3, M] of whole numbers and their scales [3].
+def _fixed_point(p: Tensor) -> tuple[Tensor, float]:
+    """Write ``p: Float64[M]`` as digits [D, M], whole numbers, and the first's unit.
 
     A digit has 52 - ceil(log2 M) bits, so that a sum over the support stays exact. For
-    a million sequences the resolution is 2^-96.
+    a million sequences the resolution of three digits is 2^-96. They are enough unless
+    a positive p lies below it: then all 53 bits of the smallest are written.
     """
     bits = 52 - math.ceil(math.log2(len(p)))
+    depth, size = -math.log2(float(p[p > 0].min())), 3
+    if depth > 3 * bits:
+        size = math.ceil((depth + 53) / bits)
     digits, rest = [], p
-    for _ in range(3):
+    for _ in range(size):
         rest = rest * 2.0**bits  # exact: only the exponent changes
         digits.append(rest.floor())
         rest = rest - digits[-1]
-    scales = [2.0 ** (-bits * power) for power in (1, 2, 3)]
-    return torch.stack(digits), scales
+    return torch.stack(digits), 2.0**-bits
 
 
 def cities() -> TableJoint:
@@ -392,36 +410,46 @@ def after_plan(joint: Joint) -> TableJoint:
     return TableJoint(support, table.probs, 2 * joint.vocab_size)
 
 
-def _point_mass(answer: Sequence[int], vocab_size: int | None) -> TableJoint:
-    tokens = [_checks.integer(item, "items", 0) for item in answer]
+def _listed(items: Sequence[int]) -> list[int]:
+    """Checked: at least one item, all of them tokens."""
+    listed = items.tolist() if isinstance(items, Tensor) else items
+    if not isinstance(listed, Iterable):
+        raise TypeError(f"items must be a sequence of tokens, got {items!r}")
+    tokens = [_checks.integer(item, "each of items", 0) for item in listed]
     if not tokens:
         raise ValueError("items must not be empty")
-    return TableJoint(torch.tensor([tokens]), None, vocab_size or max(tokens) + 1)
+    return tokens
+
+
+def _point_mass(tokens: list[int], vocab_size: int | None) -> TableJoint:
+    if vocab_size is None:
+        vocab_size = max(tokens) + 1
+    return TableJoint(torch.tensor([tokens]), None, vocab_size)
 
 
 def copy(items: Sequence[int], vocab_size: int | None = None) -> TableJoint:
     """The point mass on ``items``; the vocabulary is 0 ... max(items) by default."""
-    return _point_mass(list(items), vocab_size)
+    return _point_mass(_listed(items), vocab_size)
 
 
 def reverse(items: Sequence[int], vocab_size: int | None = None) -> TableJoint:
     """The point mass on ``items`` from last to first."""
-    return _point_mass(list(items)[::-1], vocab_size)
+    return _point_mass(_listed(items)[::-1], vocab_size)
 
 
 def sort(items: Sequence[int], vocab_size: int | None = None) -> TableJoint:
     """The point mass on ``items`` in increasing order."""
-    return _point_mass(sorted(items), vocab_size)
+    return _point_mass(sorted(_listed(items)), vocab_size)
 
 
 def replace_index(
     items: Sequence[int], index: int, token: int, vocab_size: int | None = None
 ) -> TableJoint:
     """The point mass on ``items`` with ``token`` at position ``index``."""
-    answer = list(items)
+    answer = _listed(items)
     if not 0 <= _checks.integer(index, "index") < len(answer):
         raise ValueError(f"index must lie in 0 ... {len(answer) - 1}, got {index}")
-    answer[index] = token
+    answer[index] = _checks.integer(token, "token", 0)
     return _point_mass(answer, vocab_size)
 
 
@@ -484,7 +512,7 @@ class Shuffle(Joint):
         return mass, torch.where((used == 0).sum(1) == left, total, 0.0)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        self._full(x)
+        x = self._full(x)
         valid = (x.sort(1).values == torch.arange(self.length, device=x.device)).all(1)
         log_p = torch.full_like(valid, -math.lgamma(self.length + 1), dtype=self.dtype)
         return torch.where(valid, log_p, -math.inf)
@@ -560,6 +588,8 @@ class MarkovChain(Joint):
         if initial is None:
             self.initial = _stationary(self.transition)
         else:
+            if not isinstance(initial, Tensor):
+                raise TypeError(f"initial must be a tensor [V, ..., V], got {initial}")
             if initial.shape != transition.shape[:-1]:
                 raise ValueError(
                     f"initial must have shape {tuple(transition.shape[:-1])}, "
@@ -577,24 +607,24 @@ class MarkovChain(Joint):
         # backward: P(evidence after it | window), both up to a factor for each row.
         message = self.initial.expand(size, -1)
         for j in range(self.order):
-            message = message.reshape(size, vocab**j, vocab, -1)
+            message = message.flatten(1).unflatten(1, (vocab**j, vocab, -1))
             message = message * evidence[:, j, None, :, None]
-        forward = [_rescale(message.reshape(size, -1))]
+        forward = [_rescale(message.flatten(1))]
         for i in range(self.order, self.length):
-            message = self._push(forward[-1]).view(size, -1, vocab)
+            message = self._push(forward[-1]).unflatten(1, (-1, vocab))
             forward.append(_rescale((message * evidence[:, i, None]).flatten(1)))
 
         step = self.transition.view(vocab, -1, vocab)  # [V, V^(m-1), V]
         backward = [torch.ones_like(forward[-1])]
         for i in range(self.length - 1, self.order - 1, -1):
-            after = backward[-1].view(size, -1, vocab) * evidence[:, i, None]
+            after = backward[-1].unflatten(1, (-1, vocab)) * evidence[:, i, None]
             backward.append(_rescale((step * after[:, None]).sum(-1).flatten(1)))
         windows = torch.stack(forward, 1) * torch.stack(backward[::-1], 1)
 
         # The first window tells its first m - 1 tokens, each window its last one.
         start = windows[:, 0]
         mass = [
-            start.reshape(size, vocab**j, vocab, -1).sum((1, 3))[:, None]
+            start.unflatten(1, (vocab**j, vocab, -1)).sum((1, 3))[:, None]
             for j in range(self.order - 1)
         ]
         mass.append(windows.unflatten(2, (-1, vocab)).sum(2))
@@ -605,7 +635,7 @@ class MarkovChain(Joint):
     def _push(self, window: Tensor) -> Tensor:
         """Move laws of a window, Float64[K, V^m], one position on."""
         step = self.transition.view(self.vocab_size, -1, self.vocab_size)
-        window = window.reshape(len(window), self.vocab_size, -1, 1)
+        window = window.unflatten(1, (self.vocab_size, -1))[..., None]
         return (window * step).sum(1).flatten(1)
 
     def _codes(self, x: Tensor) -> Tensor:
@@ -617,7 +647,8 @@ class MarkovChain(Joint):
         return [self.vocab_size**j for j in reversed(range(self.order))]
 
     def log_prob(self, x: Tensor) -> Tensor:
-        codes = self._codes(self._full(x))
+        x = self._full(x)
+        codes = self._codes(x)
         steps = self.transition.log()[codes[:, :-1], x[:, self.order :]]
         return (self.initial.log()[codes[:, 0]] + steps.sum(1)).to(self.dtype)
 

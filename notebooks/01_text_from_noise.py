@@ -27,9 +27,9 @@
 # not is the subject of the whole book.
 #
 # Definitions and proofs are on the page
-# [Masked diffusion](../book/theory_diffusion.md). A *token* here is a piece
-# of a word, three characters on average. Logarithms are natural unless bits
-# are named.
+# [Diffusion: definitions and proofs](../book/theory_diffusion.md). A *token*
+# here is a piece of a word, three characters on average. Logarithms are
+# natural unless bits are named.
 
 # %% [markdown] tags=["colab"]
 # [Open this chapter in Google Colab](https://colab.research.google.com/github/OWNER/dllm-tutorial/blob/v0.1.0/notebooks/01_text_from_noise.ipynb)
@@ -276,7 +276,7 @@ truth = -chain.log_prob(fresh)
 
 
 def excess(network):
-    """Nats per token above the truth: mean and standard error."""
+    """Nats per token above the truth, with the error `train` asks for."""
     if network.config.attention == "causal":
         nats = losses.ar_loss(network, fresh)
     else:
@@ -287,7 +287,7 @@ def excess(network):
 
 
 def learn(attention, seed):
-    """Excess along one training: [(update, mean), ...]."""
+    """Excess along one training: [(update, excess), ...]."""
     torch.manual_seed(seed)
     network = Transformer(
         TransformerConfig(3, 8, 32, 2, 2, attention=attention)
@@ -333,11 +333,13 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# **What this shows.** The loss is honest: it comes down towards the entropy and
-# not below. For the *true* conditionals the NELBO is no mere bound but equal to
-# $-\log p$, in any order ([theory](../book/theory_diffusion.md)). And the
-# dLLM is slower. It has to learn every token from *every* set of its
-# neighbors, not from the tokens on its left alone. **What it does not show.**
+# **What this shows.** Do both reach zero? The AR twin does, as far as its
+# interval can tell; the interval of the dLLM stays above zero, and so does
+# that of the difference. The dLLM is slower: it has to learn every token from
+# *every* set of its neighbors, not from the tokens on its left alone. The
+# loss itself is honest. It comes down towards the entropy and not below, and
+# for the *true* conditionals the NELBO is no mere bound but equal to
+# $-\log p$, in any order ([theory](../book/theory_diffusion.md)). **What it does not show.**
 # That the gap closes on English, where the best model is out of reach.
 
 # %% [markdown]
@@ -383,7 +385,7 @@ players(
 
 # %% [markdown]
 # The counter is the one of the deck's first slide ("Block 1/4 - Remaining: 225
-# tokens"), there for 256 tokens. Writing block by block is
+# tokens"), whose numbers fit a text of 256 tokens. Writing block by block is
 # *semi-autoregressive*: blocks from left to right, any order inside.
 #
 # Both write words and phrases of the genre and neither writes sense. These
@@ -461,7 +463,7 @@ print(f"nats per token; n = {len(rows)} gaps, 95 % t intervals")
 # windows of 64 tokens. For the AR twin it is exact. For the dLLM it is the
 # NELBO, an upper bound, drawn with exact mask counts.
 #
-# The floor to beat is counting: *n-grams* predict a character from the
+# The mark to beat is counting: *n-grams* predict a character from the
 # $n - 1$ before it (Witten-Bell smoothing), and the same over tokens.
 #
 # **Predict.** Which of the two networks beats the n-grams?
@@ -501,7 +503,7 @@ print(
     "intervals over seeds; n-grams: over windows"
 )
 
-# %% mystnb={"figure": {"caption": "Held-out bits per character during training of the two networks, with n-grams over characters (3 to 6) as levels. The AR twin falls at once; the dLLM stays near the level of single-token frequencies first, then learns from context. Means of 3 seeds on one thirty-second of the held-out windows, 95 % t intervals over seeds.", "name": "fig-learning"}, "image": {"alt": "Bits per character against millions of tokens seen. The autoregressive curve drops fast and flattens low; the diffusion curve has a plateau, then falls slowly. Dotted levels mark n-grams."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Held-out bits per character during training of the two networks, with n-grams over characters (3 to 6) as levels. The AR twin is below the 5-gram by its second point; the dLLM falls more slowly and passes the 4-gram but not the 5-gram. Means of 3 seeds on one thirty-second of the held-out windows, 95 % t intervals over seeds.", "name": "fig-learning"}, "image": {"alt": "Bits per character against millions of tokens seen. The autoregressive curve drops fast and flattens low; the diffusion curve starts higher and falls more slowly. Dotted levels mark n-grams."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(plots.WIDTH, 4.0))
 for name in ("dllm", "ar"):
     table = runs[runs["model"] == name].pivot(
@@ -559,15 +561,15 @@ print(f"mean {values.mean():.3f} [{low:.3f}, {high:.3f}], 95 % t interval")
 # ahead: it beats every n-gram, the dLLM only the short ones. The gap is many
 # times what a seed changes. The dLLM learns a harder thing, and its score is a
 # bound that charges it for being asked in every order. Both curves flatten at
-# the end because the learning rate goes to zero there; they do not tell where
-# a longer training would arrive.
+# the end; the learning rate goes to zero there, so they do not tell where a
+# longer training would arrive.
 #
-# **What it does not show.** That dLLMs are worse at scale. Published gaps shrink
-# with training: on text8 MD4 reaches 1.37 bits per character where AR has 1.23
-# (Shi et al. 2024, table 2). A quarter of an hour on one core is the far left
-# end of that road. The windows also stop at 64 tokens, and the held-out speeches are
-# not all new: Roosevelt used some passages of 1905 again in 1907, which helps
-# every model here alike.
+# **What it does not show.** That dLLMs are worse at scale. Published gaps after
+# far longer training are smaller: on text8 MD4 reaches 1.37 bits per character
+# where AR has 1.23 (Shi et al. 2024, table 2). Ours had a quarter of an hour on
+# one core. The windows also stop at 64 tokens, and the held-out speeches are
+# not all new: Roosevelt used some passages of 1905 again in 1907, which may
+# help every model here.
 
 # %% [markdown]
 # ## What the deck claims, and what is tested where
@@ -581,8 +583,8 @@ print(f"mean {values.mean():.3f} [{low:.3f}, {high:.3f}], 95 % t interval")
 # | they write block by block | yes, with the deck's counter | chapter 4 |
 # | discrete has overtaken continuous | yes, among cited papers | |
 # | they seem to scale | not tested: one size, one budget | open |
-# | better in some tasks | filling a gap is one, above | Sudoku: open |
-# | fast | not tested: one token per step here | chapters 3 and 4 |
+# | better in some tasks | not seen: the dLLM can use the right side of a gap, the twin predicts it better without | chapter 6: reversal partly, Sudoku open |
+# | fast | not tested: one token per step here | chapters 3, 4 and 6 |
 #
 # The [ledger](../book/ledger.md) keeps the verdicts. These are the ones that
 # this chapter settles.
@@ -650,10 +652,12 @@ show(backwards.sequences[0])
 # %% [markdown] tags=["hide-cell"]
 # **Solution 4.** Every masked token costs $\ln V$; the weights make each token
 # count once on average, so the NELBO is $\ln V$ per token. With frequencies
-# $f$ it is the cross-entropy $-\sum_v p(v) \ln f(v)$: the level of the plateau
-# in the figure of the learning curves.
+# $f$ it is the cross-entropy $-\sum_v p(v) \ln f(v)$. Below both are in bits
+# per character, the unit of the figures above.
 
 # %% tags=["hide-cell"]
 unigram = score_of("1-gram", "bpe")
-print(f"uniform over {mask_id} tokens: {np.log(mask_id):.2f} nats per token")
+tokens = best["windows"].iloc[0] * length
+uniform = np.log2(mask_id) * tokens / best["characters"].iloc[0]
+print(f"uniform over {mask_id} tokens: {uniform:.2f} bits per character")
 print(f"single-token frequencies: {unigram:.2f} bits per character")

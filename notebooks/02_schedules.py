@@ -99,8 +99,8 @@ S = {name: schedules.by_name(name) for name in NAMES}
 # Two different curves go by the name *cosine*. One bends up where the other
 # bends down, so always say which.
 #
-# > **Predict.** The slope of the MD4 cosine is zero at $t = 1$, where sampling
-# > starts. Which of the two cosines reveals few tokens in its first steps?
+# **Predict.** The slope of the MD4 cosine is zero at $t = 1$, where sampling
+# starts. Which of the two cosines reveals few tokens in its first steps?
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels. Left: five curves of alpha against time, all falling from one to zero; the MD4 cosine lies below the straight line of the linear schedule, the MDLM cosine above it, the geometric one stays near one until late. Right: their loss weights on a logarithmic axis, large near time zero."}, "figure": {"caption": "Five published schedules (left) and the weight of the loss that belongs to each (right, logarithmic). Closed forms, exact. After figure 1 of Shi et al. (2024).", "name": "fig-schedules"}}
 t = torch.linspace(0.005, 1, 400, dtype=torch.float64)
@@ -128,10 +128,10 @@ plt.show()
 # A published table is a claim like any other, so we check it. The weight is a
 # derivative, and a derivative can be measured.
 #
-# > **Predict.** The weight has to be positive: tokens are only ever revealed
-# > on the way back. Table 4 of Shi et al. (2024) lists $\alpha'/(1 - \alpha)$,
-# > which then has to be negative. In its geometric row stands a factor
-# > $\log(\sigma_{min}/\sigma_{max})$ after a minus sign. Is the row negative?
+# **Predict.** The weight has to be positive: tokens are only ever revealed on
+# the way back. Table 4 of Shi et al. (2024) lists $\alpha'/(1 - \alpha)$,
+# which then has to be negative. In its geometric row stands a factor
+# $\log(\sigma_{min}/\sigma_{max})$ after a minus sign. Is the row negative?
 
 # %%
 geometric, at, h = S["geometric"], 0.5, 1e-6
@@ -158,8 +158,8 @@ print(f"the table's row, with beta for sigma:    {printed:8.4f}")
 # $L(\alpha_s - \alpha_t)$ of $L$ tokens. An image of $64 \times 64$ pixels and
 # three colors, as in figure 2 of Shi et al. (2024), has 12,288 tokens.
 #
-# > **Predict.** With $T = 256$ steps, how many tokens does the linear schedule
-# > reveal in each? And the MD4 cosine in its very first step?
+# **Predict.** With $T = 256$ steps, how many tokens does the linear schedule
+# reveal in each? And the MD4 cosine in its very first step?
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Tokens revealed at each of 256 sampling steps. Linear is flat at 48. The MD4 cosine rises from nearly zero to 75, the MDLM cosine and the polynomial fall to nearly zero, the geometric one has a narrow peak above 200. One noisy sampled run follows each of linear and cosine inside its shaded interval."}, "figure": {"caption": "Tokens revealed at each of 256 steps, of 12,288. Lines: expected, exact. Dots: one run of the ancestral sampler (n = 1, seed 0) for linear and MD4 cosine; shaded: 95 % binomial interval around the expectation. After figure 2 (right) of Shi et al. (2024).", "name": "fig-reveals"}}
 N, T = 12288, 256
@@ -209,9 +209,9 @@ plt.show()
 # The training loss, the NELBO, is an integral over time of the weighted loss of
 # the masked tokens. Different schedules weigh different times.
 #
-# > **Predict.** Take a *bad* model, whose conditionals fit no joint
-# > distribution. Will the NELBO of one sequence differ between schedules?
-# > By how much?
+# **Predict.** Take a *bad* model, whose conditionals fit no joint
+# distribution. Will the NELBO of one sequence differ between schedules? By
+# how much?
 #
 # Our bad model takes the exact conditionals of a Markov chain and flattens them
 # by the power 0.6. No joint distribution has these conditionals.
@@ -248,14 +248,15 @@ for name, schedule in {**S, **extra}.items():
 # four steps, and four steps fall in different places. (For one sequence and a
 # wrong model it can even come out smaller than the continuous value.)
 #
-# Geometric and log-linear come out a little *low*. Their $\alpha_1$ is not quite
-# 0, so the highest mask rates are left out of the integral. That makes the model
-# look better than it is.
+# Geometric and log-linear come out a little *low*. Log-linear stops short of
+# $\alpha_1 = 0$ and leaves out the highest mask rates; geometric starts short
+# of $\alpha_0 = 1$ and leaves out the lowest. Either makes the model look
+# better than it is.
 #
-# > **Predict.** Log-linear with $\varepsilon = 10^{-3}$ leaves out mask rates
-# > above $1 - \varepsilon$. There nearly everything is masked. About how many
-# > nats are lost? (All-masked, this model's loss on the sequence is
-# > `exact_t_step` with one step.)
+# **Predict.** Log-linear with $\varepsilon = 10^{-3}$ leaves out mask rates
+# above $1 - \varepsilon$. There nearly everything is masked. About how many
+# nats are lost? (All-masked, this model's loss on the sequence is
+# `exact_t_step` with one step.)
 
 # %%
 blind = losses.exact_t_step(flat, x0, 1).item()
@@ -282,8 +283,8 @@ for eps in (1e-1, 1e-2, 1e-3, 1e-4):
 # same step with probability $w = \sum_i (\Delta\alpha_i)^2$. So
 # $p_T = (1 - w)\,p + w\,p_1 p_2$: the truth, mixed with a little "New City".
 #
-# > **Predict.** Which schedule makes $w$ smallest, if the $\Delta\alpha_i$ have
-# > to sum to 1?
+# **Predict.** Which schedule makes $w$ smallest, if the $\Delta\alpha_i$ have
+# to sum to 1?
 
 # %%
 cities = joints.cities()
@@ -310,8 +311,8 @@ print(f"pi^2 / 8 = {math.pi**2 / 8:.3f}")
 # - **copies**: one of three tokens, written six times;
 # - **chain**: the sticky Markov chain of above, six tokens.
 #
-# > **Predict.** On which of these is it wise to start slowly, as the MD4 cosine
-# > does? Think of what you know after the first token.
+# **Predict.** On which of these is it wise to start slowly, as the MD4 cosine
+# does? Think of what you know after the first token.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels of KL divergence against the number of steps, both logarithmic, one line for each of five schedules. On cities and shuffle the linear schedule is lowest; on copies the MD4 cosine is lowest; on the chain linear and MD4 cosine cross. The geometric schedule is highest throughout."}, "figure": {"caption": "KL(p || p_T) in nats against the number of steps T, for four joints with exact denoisers. Exact, by enumeration. Lower is better. No schedule is best on all four.", "name": "fig-quality"}}
 copies = joints.TableJoint(torch.arange(3)[:, None].repeat(1, 6), None, 3)
@@ -377,8 +378,8 @@ for case in J:
 # slowly where $C$ is large: $|\alpha'| \propto 1/\sqrt{C}$
 # ([proof](../book/theory_diffusion.md#the-best-schedule)).
 #
-# > **Predict.** For which of the four joints does $C$ fall with $a$, for which
-# > does it rise, for which is it flat?
+# **Predict.** For which of the four joints does $C$ fall with $a$, for which
+# does it rise, for which is it flat?
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Pair dependence against the fraction of known tokens for four joints, each relative to its mean. Cities is flat at one, shuffle rises, copies falls steeply from five to zero, the chain falls more gently."}, "figure": {"caption": "Dependence of pairs, C(a), against the fraction a of known tokens, each curve divided by its mean. Exact, by enumeration. Falling curves reward a slow start, rising ones a slow end, a flat one equal steps.", "name": "fig-dependence"}}
 kept = torch.linspace(0, 1, 201, dtype=torch.float64)
@@ -417,9 +418,9 @@ for case, joint in J.items():
 # **A loose end.** The T-step loss bounds the divergence from above:
 # $\mathrm{KL}(p \,\Vert\, p_T) \le L_T - H$. How tight is that?
 #
-# > **Predict.** The bound falls like $1/T$ for every joint. Does the divergence
-# > too? Compare a joint that allows all sequences (the chain) with one that
-# > forbids most (shuffle).
+# **Predict.** The bound falls like $1/T$ for every joint. Does the divergence
+# too? Compare a joint that allows all sequences (the chain) with one that
+# forbids most (shuffle).
 
 # %%
 for case in ("shuffle", "chain"):
@@ -448,7 +449,6 @@ for case in ("shuffle", "chain"):
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Share of valid answers on shuffle against the number of steps. Exact curves rise from nine percent at one step toward one; measured points with error bars lie on the curves of linear and MD4 cosine, linear above cosine."}, "figure": {"caption": "Valid answers of the ancestral sampler on shuffle of 4 against the number of steps. Lines: exact, by enumeration. Points: 2,000 answers each, seed 0, with 95 % Wilson intervals. The dotted line is first-hitting sampling, exact for any number of tokens.", "name": "fig-ancestral"}}
 shuffle = J["shuffle"]
-every = torch.cartesian_prod(*[torch.arange(4)] * 4)
 start = torch.full((sizes.draws, 4), shuffle.mask_id)
 some = STEPS[:5]
 worst = 1.0
@@ -515,10 +515,10 @@ print(f"first-hitting: {sizes.draws} of {sizes.draws} valid")
 # **exact count**: first the number $l$ of masks, uniform on $1 \dots L$, then a
 # random set of that size, loss $\frac{L}{l} \sum$.
 #
-# > **Predict.** Suppose every masked token cost the same $c$ nats, whatever else
-# > is known. What would the noise of the exact-count loss be? And what happens to
-# > $\frac1t \sum$ with independent masks when $t$ is tiny and one token is masked
-# > all the same?
+# **Predict.** Suppose every masked token cost the same $c$ nats, whatever
+# else is known. What would the noise of the exact-count loss be? And what
+# happens to $\frac1t \sum$ with independent masks when $t$ is tiny and one
+# token is masked all the same?
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Mean absolute deviation of the batch loss for three ways to draw times and three losses. The exact-count loss is the least noisy in each group, and gains from antithetic and stratified draws; with independent masks and the linear schedule the way of drawing times hardly shows."}, "figure": {"caption": "Mean absolute deviation of the loss of a batch of 32 sequences of 16 tokens (nats per token), over 300 batches of fresh masks, seed 0; bars: 95 % bootstrap interval. The sequences stay the same, so all of it is noise of times and masks.", "name": "fig-noise"}}
 long = joints.MarkovChain(transition, sizes.chain)
@@ -576,14 +576,19 @@ best = noise["exact count", "stratified"]
 for arm in ARMS:
     ratio = (noise[arm, "iid"] / best) ** 2
     print(f"{arm:33} {ratio:.1f}")
+print("deviation that stratified times leave, over iid times")
+for arm in ARMS:
+    print(f"{arm:33} {noise[arm, 'stratified'] / noise[arm, 'iid']:.2f}")
 
 # %% [markdown]
 # **What this shows.** With equal costs $c$ the exact-count loss would be
 # $\frac{L}{l} \cdot l\,c = Lc$ always: no noise at all. Real costs differ, so some
 # noise stays, but it is the least, at no cost. Sharing out the range of counts
-# then helps again. With independent masks it helps less on so short a text: even
-# at a given $t$ the number of masks is random. MDLM stratifies $t$, MD4 uses the
-# antithetic form, LLaDA's likelihood evaluation the exact count.
+# then helps again. With independent masks and the linear schedule it hardly
+# helps on so short a text: even at a given $t$ the number of masks is random.
+# With MDLM's cosine it helps about as much as with exact counts. MDLM
+# stratifies $t$, MD4 uses the antithetic form, LLaDA's likelihood evaluation
+# the exact count.
 #
 # **A finding.** Independent masks with the linear schedule have a heavy tail. A
 # token masked at a tiny $t$ counts $1/t$ times, and the chance of a loss above
@@ -605,8 +610,8 @@ for arm in ARMS:
 # 16.64. With 1,024 steps a masked token keeps its mask with probability 0.999,
 # and each of 50,257 tokens has to beat that.
 #
-# > **Predict.** Does the cut make the sampler reveal more tokens per step, fewer,
-# > or just as many? Which tokens lose?
+# **Predict.** Does the cut make the sampler reveal more tokens per step,
+# fewer, or just as many? Which tokens lose?
 #
 # Proposition 5.2 of Zheng et al. (2024) gives the law for numbers that are
 # continuous up to that largest value. Real ones lie on a grid of spacing

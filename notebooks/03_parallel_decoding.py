@@ -60,6 +60,7 @@ from dllm_tutorial import (
     measure,
     orders,
     plots,
+    study,
 )
 from dllm_tutorial.decoding import strategies
 from dllm_tutorial.denoiser import NoisyDenoiser
@@ -244,19 +245,17 @@ for ax in axes[::2]:
 length = sizes.chain
 sticky = torch.full((4, 4), 0.1, dtype=torch.float64).fill_diagonal_(0.7)
 chain = joints.MarkovChain(sticky, length)
-bits = length.bit_length() - 1
-spread = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(length)]  # far apart
 schemes = {
     "left_to_right": orders.left_to_right(length),
     "random": orders.random_order(length, generator),
-    "dilated": spread,
+    "dilated": orders.bit_reversed(length),
 }
 names = {
     "left_to_right": "neighbors",
     "random": "a random set",
     "dilated": "far apart",
 }
-tokens = [2**j for j in range(bits + 1)]
+tokens = [2**j for j in range(length.bit_length())]
 chain_cost = {
     key: [sum(exact.step_costs(chain, exact.blocks_of(o, k))) for k in tokens]
     for key, o in schemes.items()
@@ -266,7 +265,7 @@ for key, values in chain_cost.items():
     listed = " ".join(f"{abs(value):6.2f}" for value in values)
     print(f"{names[key]:>13}: {listed}")
 
-# %% mystnb={"figure": {"caption": "Cost of decoding a Markov chain against tokens per step: divergence in nats, exact, for one random order (seed 0). Blocks of tokens that lie far apart are almost free until most of the chain is revealed at once.", "name": "fig-spacing"}, "image": {"alt": "Three rising curves of cost in nats against tokens per step. Neighbors cost most, a random set less, tokens far apart least; all meet when everything is revealed in one step."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Cost of decoding a Markov chain against tokens per step: divergence in nats, exact, for one random order (seed 0). Blocks of tokens that lie far apart are almost free up to 8 of 32 tokens.", "name": "fig-spacing"}, "image": {"alt": "Three rising curves of cost in nats against tokens per step. Neighbors cost most, a random set less, tokens far apart least; all meet when everything is revealed in one step."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.2)
 for key, values in chain_cost.items():
     plots.exact(ax, tokens, values, key, label=names[key], marker="o")
@@ -276,9 +275,9 @@ ax.set_xticklabels(tokens)
 _ = ax.legend(title="revealed together")
 
 # %% [markdown]
-# **What this shows.** The number of tokens per step does not set the price; the
-# dependence among the tokens revealed together does. Left-to-right blocks, the
-# natural choice for text, are the worst choice for decoding in parallel.
+# **What this shows.** The number of tokens per step does not set the price
+# alone; the dependence among the tokens revealed together does. Of the three,
+# left-to-right blocks, the natural choice for text, cost the most.
 #
 # **What it does not show.** That a model can *learn* the conditionals of
 # scattered tokens as easily as those of the next one. That is the subject of
@@ -410,7 +409,7 @@ for name, joint in catalog.items():
     listed = " ".join(f"{found.rate:6.1%}" for found in table[name])
     print(f"{name:>16}  {h:6.2f}  {c:6.2f}   {listed}")
 
-# %% mystnb={"figure": {"caption": "Probability of a valid answer against tokens per step, exact conditionals, random top-k, temperature 1; 1000 answers a point, seed 0, 95 % Wilson intervals. Tasks with one right answer are free at any speed. Where many answers are valid, they must be told apart one token at a time.", "name": "fig-tasks"}, "image": {"alt": "Accuracy against 1, 2, 4, 8, 16 tokens per step. One flat line at 100 percent for tasks with one answer; Replace Random falls to 38 percent; Shuffle, Latin square and Sudoku fall to zero."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Probability of a valid answer against tokens per step, exact conditionals, random top-k, temperature 1; 1000 answers a point, seed 0, 95 % Wilson intervals. Tasks with one right answer are free at any speed. Where the tokens of an answer depend on each other, speed costs right answers.", "name": "fig-tasks"}, "image": {"alt": "Accuracy against 1, 2, 4, 8, 16 tokens per step. One flat line at 100 percent for tasks with one answer; Replace Random falls to about 40 percent; Shuffle, Latin square and Sudoku fall to zero."}} tags=["hide-input"]
 drawn = {
     "Copy": "Copy, Reverse, Sort,\nReplace Index, 4 blanks",
     "Replace Random": "Replace Random",
@@ -547,6 +546,13 @@ print(f"n = 6:  3 % needs a correlation of {rho6:.2f}")
 print(f"n = 16: 1 % needs a correlation of {rho16:.2f}")
 same = exact.greedy_shuffle_accuracy(16, rho6)
 print(f"n = 16 with the correlation of n = 6: {same:.2%}")
+print("if each point is a share of 100 answers, with 95 % Wilson intervals:")
+for n, percent in ((6, 3), (16, 1)):
+    low, high = study.wilson(percent, 100)
+    print(
+        f"n = {n:2}: {percent} % [{low:.1%}, {high:.1%}], correlation "
+        f"from {implied(n, high):.2f} to {implied(n, low):.2f}"
+    )
 
 # %% mystnb={"figure": {"caption": "Greedy Shuffle at two tokens per step when noise breaks the ties, against the correlation of the noise between positions. Lines: quadrature, exact to six digits. Points: 2000 answers each, seed 0, 95 % Wilson intervals. At 0 the closed form of temperature 1, at 1 nothing; the published 3 % and 1 % lie between.", "name": "fig-greedy-shuffle"}, "image": {"alt": "Accuracy on a logarithmic scale against correlation from 0 to 1 for n = 6 and n = 16. Both curves fall from the closed form at zero correlation toward zero at one."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.4)
@@ -585,10 +591,11 @@ _ = ax.legend()
 #    is right with probability 0 as soon as two tokens are revealed together.
 # 2. The paper's sentence is true only if every position breaks its tie by a coin
 #    of its own.
-# 3. Its plot is neither. It is what tie-breaking noise gives that is shared to
-#    a large part: by this model a correlation of about 0.8 at $n = 6$, and a
-#    smaller one at $n = 16$. One and the same correlation does not explain both
-#    ends.
+# 3. Its plot is neither. It is what tie-breaking noise would give that is
+#    shared to a large part. Taken at face value the two ends need different
+#    correlations, about 0.8 at $n = 6$ and 0.6 at $n = 16$. But they are read
+#    by eye, and from few answers: with 100 a point their intervals overlap,
+#    and one correlation for both is not excluded.
 #
 # **What it does not show.** What breaks the ties in their network. Errors that
 # persist from step to step, or that differ between pairs of positions, would

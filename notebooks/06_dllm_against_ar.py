@@ -24,8 +24,10 @@
 # Published models differ in everything: size, data, training, decoding. Here
 # the two kinds are **twins**. They have the same network, the same training
 # instances and the same first weights. They differ in two things: who may
-# look at whom, and the order in which tokens are predicted. What differs
-# between twins comes from there.
+# look at whom, and the order in which tokens are predicted. A third one follows:
+# an update teaches the diffusion model only the tokens that are masked, so for
+# equal supervised tokens it has twice the updates. What differs between twins
+# comes from there.
 #
 # An exact denoiser stands beside them wherever it can. It is neither: with
 # exact predictions and one token per step, every order is right.
@@ -269,9 +271,11 @@ for ax in (axes[0], axes[2]):
 # accuracies at ten items.)
 #
 # *The diffusion half.* Inside the trained lengths, one token per step keeps
-# both tasks. With two per step Reverse stays and Shuffle falls: Mercury's
-# picture, only that our Shuffle starts low. (With four there is nothing left
-# to fall.)
+# both tasks. With two per step Reverse stays, and Shuffle, by confidence,
+# starts low at three items and is at the floor from four on. That is
+# Mercury's picture at its end; a fall as slow as Mercury's is what two tokens
+# per step in random order do to exact predictions. (With four there is
+# nothing left to fall.)
 #
 # *The autoregressive half.* Inside the trained lengths it is the other way
 # round than published: our twin keeps Reverse and loses part of Shuffle, which
@@ -675,9 +679,10 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 
 # %% [markdown]
 # **What this shows.** With the same knowledge, the order alone makes the
-# difference between always and one in five. Left to right is not much better
-# than random: what makes a cell easy is not its place. And no search is
-# needed, because the model's own confidence points at the easy cells.
+# difference between always and one in five. Left to right is better than
+# random and far from the best: its place tells a little about how easy a cell
+# is, the clues tell more. And no search is needed, because the model's own
+# confidence points at the easy cells.
 #
 # **What it does not show.** That a trained model knows only pencil marks, or
 # that it knows them. A left-to-right model *may* learn to look ahead; the
@@ -913,16 +918,18 @@ print(f"{'blanks on average':>24}{easy[0]:>20.1f}{easy[1]:>20.1f}")
 # %% [markdown]
 # **What this shows.** The same diffusion weights, left to right and by
 # confidence, differ in the order alone, and the order is worth a lot. The
-# autoregressive twin and the diffusion model left to right differ in the
-# training alone, and there the twin is ahead. The two effects cancel: by
-# confidence the diffusion model is level with its twin. So an adaptive order
-# makes up for what was learned less well, and no advantage on Sudoku is shown
-# at this budget. Where left to right must guess or look ahead, it would be
-# expected; the difference points that way, and its interval still holds zero.
+# autoregressive twin and the diffusion model left to right fill in the same
+# order and differ in what was trained (attention, orders, updates), and there
+# the twin is ahead. The two effects cancel: by confidence the diffusion model
+# is level with its twin. So an adaptive order makes up for what was learned
+# less well, and no advantage on Sudoku is shown at this budget. Where left to
+# right must guess or look ahead, it would be expected; the difference points
+# that way, and its interval still holds zero.
 #
-# Every left-to-right solver fails more often in the second column. The twins do
-# better there than pencil marks: they have learned to look ahead a little. The
-# confidence order loses least.
+# Every left-to-right solver fails more often in the second column. The
+# autoregressive twin does better there than pencil marks: it has learned to
+# look ahead a little. For diffusion left to right the interval holds the
+# pencil marks. The confidence order loses least.
 #
 # On Latin squares the picture is simpler. Both are far from the exact
 # denoiser, the diffusion model farther, and neither is ahead of the pencil
@@ -1058,16 +1065,16 @@ for batch in (1, 64):
 # device time follows positions, and the diffusion model must be right in very
 # few calls. "Fast" is a statement about a device that has
 # time to spare. Caches for diffusion models, block by block, are the subject
-# of the next chapter.
+# of a chapter to come.
 
 # %% [markdown]
 # ## What we have seen
 #
 # - With the same network and data, diffusion learns more slowly. At equal
 #   updates it is ahead nowhere, at equal supervised tokens on few tasks.
-# - Mercury's half of the crossing is what two tokens per step do, to exact
-#   predictions and to our model: Reverse stays, Shuffle falls. Qwen3's half did
-#   not appear: our autoregressive model loses Shuffle first, and Reverse only
+# - Mercury's half of the crossing, Reverse stays and Shuffle falls, is what two
+#   tokens per step in random order do to exact predictions. Our model by
+#   confidence loses Shuffle at once. Qwen3's half did not appear: our autoregressive model loses Shuffle first, and Reverse only
 #   where lists are longer than any it was trained on, as diffusion does.
 # - Diffusion suffers less from the reversal curse, and is not free of it:
 #   filling in the front of a sentence is no problem, carrying a fact over to

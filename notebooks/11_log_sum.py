@@ -237,9 +237,9 @@ for d in (0.01, 0.05, 0.1, 0.25, 0.5):
 # The right side is the *tempered* family: $\beta = 1$ is log-sum, and
 # $\beta \to 0$ is the average.
 #
-# **Predict.** Here are four orders of one sequence of 32 letters, with costs
-# as we will meet them below: two directed orders a nat apart, two random ones
-# ten nats behind. Where between average and log-sum is $\beta = 1/32$?
+# **Predict.** Here are four orders of a sequence of 32 letters, with costs
+# as we will meet them below: two directed orders half a nat apart, two random
+# ones ten nats behind. Where between average and log-sum is $\beta = 1/32$?
 
 # %%
 rows = log_sum_study.read()
@@ -646,7 +646,7 @@ for name, which in ends.items():
     print(f"{name:>24}: {found.mean():.3f} {bits(gap)}")
 tokens = log_sum_study.SIZES["sotu", "cpu"].length
 most = math.log(4) / math.log(2) / tokens
-print(f"tax, bits per letter (at most log 4 / L = {most:.3f}):")
+print(f"tax, bits per letter (at most log 4 / L = {most:.4f}):")
 for method in METHODS:
     print(f"{method:>24}: {bits(log_sum_study.tax(rows, 'sotu', method))}")
 above = log_sum_study.recovered(rows, "sotu", "log-sum")
@@ -750,13 +750,17 @@ gap = log_sum_study.gap(
 )
 print(f"  learned p(o) minus left to right: {bits(gap)}")
 gap = log_sum_study.gap(
+    rows, "sotu", ("average", "mixture"), ("log-sum", "mixture")
+)
+print(f"  the two mixtures, average minus log-sum: {bits(gap)}")
+gap = log_sum_study.gap(
     rows, EITHER, ("log-sum", "mixture"), singles["equal compute"]
 )
 print("the source of two directions, nats per sequence:")
 print(f"  log-sum minus left to right: {gap.mean:+.2f}", end=" ")
 print(f"[{gap.low:+.2f}, {gap.high:+.2f}]")
 
-# %% mystnb={"figure": {"caption": "Bits per letter during training against computation, State of the Union, means of 5 seeds with 95 % t intervals over seeds, 400 held-out windows. The learning rate of every run falls to zero at its own end, so only the ends can be compared. Dotted: a count model with four letters of context, counted on the whole training text.", "name": "fig-compute"}, "image": {"alt": "Five falling curves against petaflops. Left to right alone stops at a quarter of the computation, level with where log-sum and learned weights stop later; left to right at equal compute falls far below all others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Bits per letter during training against computation, State of the Union, means of 5 seeds with 95 % t intervals over seeds, 400 held-out windows. The learning rate of every run falls to zero at its own end, so only the ends can be compared. Dotted: a count model with four letters of context, counted on the whole training text.", "name": "fig-compute"}, "image": {"alt": "Five falling curves against teraflops. Left to right alone stops at a quarter of the computation, level with where log-sum and learned weights stop later; left to right at equal compute falls far below all others."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3.3)
 shown = {
     "average": ("mixture", "dllm", "average, as a mixture"),
@@ -787,7 +791,8 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # passes are for orders that are dropped within the first third of training,
 # and after that they have responsibilities of zero: they still cost, and they
 # change nothing. The same computation spent on more sequences from left to
-# right buys more than the whole distance between average and log-sum.
+# right buys about twice the distance between the two mixtures, that of the
+# average and that of log-sum.
 #
 # Counted in operations the factor is four, as the deck says. In seconds it was
 # less here, because a network this small keeps no processor busy with 16
@@ -828,7 +833,7 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # 2503.05979). Masked diffusion with a schedule for each position has a law of
 # orders that is not uniform and can be learned (Garg et al. 2025, arXiv
 # 2511.19152). An implementation of log-sum over fixed permutations we did not
-# find in any public repository.
+# find in the public repositories that we searched.
 
 # %% [markdown]
 # ## Exercises
@@ -917,7 +922,7 @@ print(f"{int(both_ways.sum())} of {len(x)} sequences in both directions")
 
 # %% [markdown]
 # **5. Why annealing can help, and when it does not.** A toy without a network.
-# Each of two orders costs 100 nats. Order A starts with a lead of 1 nat, but can
+# Of two orders A costs 99 nats and B 100. A has this lead of 1 nat, but can
 # only come down to 55; order B can come down to 50. In each update an order
 # comes down by $r \cdot 0.02 \cdot (\text{cost} - \text{its limit})$. Where
 # does log-sum end? Raise the power from .01 to 1 over 10 updates, 100, and 400.

@@ -385,9 +385,10 @@ def p2(steps, eta):
         for i in view.block:
             log_p = math.log(view.confidence(i))
             scores[i] = log_p if i in view.masked else eta * log_p
-        worst = sorted(view.block, key=lambda i: (scores[i], -i))[:hidden]
+        # of equal scores the masked ones go first, a revealed token only after them
+        worst = sorted(view.block, key=lambda i: (scores[i], i not in view.masked, -i))
         new = list(view.reveal(view.masked))
-        for i in worst:
+        for i in worst[:hidden]:
             new[i] = view.mask
         return [(1.0, tuple(new), None)]
 

@@ -121,6 +121,12 @@ def test_seeds_come_from_the_generator():
     assert torch.equal(draw_seeds(4), default)
 
 
+@pytest.mark.parametrize("generator", [0, "cpu", torch.tensor(1)])
+def test_the_generator_is_checked(generator):
+    with pytest.raises(TypeError, match="generator must be"):
+        draw_seeds(2, generator)
+
+
 def test_stream_is_checked():
     with pytest.raises(ValueError, match="stream"):
         uniform(torch.zeros(1, dtype=torch.int64), 0, torch.arange(2), -1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from dllm_tutorial import joints
 from dllm_tutorial.decoding import Strategy, candidates, generate, loop, task
 from dllm_tutorial.decoding import strategies as rules
+from dllm_tutorial.decoding.strategy import order_of
 from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.schedules import Cosine, Linear, LogLinear
 
@@ -289,6 +291,110 @@ def test_number_of_calls(rule):
     assert generate(denoiser, x[5:], rule).nfe.tolist() == [0] and not calls
 
 
+@st.composite
+def scored_rows(draw):
+    """Scores with many ties, the lowest among them, and two flags per position."""
+    n = draw(st.integers(1, 8))
+    values = st.sampled_from([-math.inf, -1.0, 0.0, 0.5])
+    scores = draw(st.lists(values, min_size=n, max_size=n))
+    flags = st.lists(st.booleans(), min_size=n, max_size=n)
+    return scores, draw(flags), draw(flags)
+
+
+@given(scored_rows(), st.booleans())
+def test_order_is_by_eligibility_score_favor_and_position(row, favor):
+    scores, eligible, favored = row
+
+    def key(i):
+        score = -scores[i] if eligible[i] else 0.0
+        return (not eligible[i], score, favor and not favored[i], i)
+
+    wanted = [0] * len(scores)
+    for rank, i in enumerate(sorted(range(len(scores)), key=key)):
+        wanted[i] = rank
+    ahead = torch.tensor([favored]) if favor else None
+    found = order_of(
+        torch.tensor([scores], dtype=torch.float64), torch.tensor([eligible]), ahead
+    )
+    assert found.tolist() == [wanted]
+
+
+def test_a_score_of_minus_infinity_leaves_no_mask():
+    """Nor does it come behind a given position to its left."""
+    flat = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2), 2)
+    rule = Strategy(
+        "far ones",
+        rank=lambda view: (view.place > 5).double().log(),
+        quota=lambda view, score: torch.ones_like(view.size),
+    )
+    x = torch.full((1, 5), 2)
+    x[0, 0] = 0
+    out = generate(flat, x, rule, record=True)
+    left = (out.history.states == 2).sum(-1)[:, 0]
+    assert left.tolist() == [4, 3, 2, 1, 0]
+    # the probability of the second token underflows to 0
+    steep = torch.tensor([0.0, -200.0])
+    model = FunctionDenoiser(lambda x: steep.expand(*x.shape, 2), 2)
+    x = torch.full((20, 6), 2)
+    x[:, :3] = 0
+    for eta in (0.0, 1.0, 2.0):
+        out = generate(
+            model, x, rules.p2(3, eta), temperature=200.0, seeds=torch.arange(20)
+        )
+        assert (out.sequences < 2).all() and (out.sequences == 1).any()
+
+
+def test_a_score_that_is_no_number_is_an_error():
+    rule = Strategy(
+        "broken",
+        rank=lambda view: torch.where(view.place == 3, torch.nan, 0.0),
+        quota=lambda view, score: torch.ones_like(view.size),
+    )
+    with pytest.raises(ValueError, match="strategy broken must rank"):
+        generate(pairwise(), prompts(), rule)
+    x = prompts()[1:2]  # position 3 is given, and the block begins at position 4
+    x[0, 7] = 1  # so is the place 3 of the block
+    assert (generate(pairwise(), x, rule).sequences < V).all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_p2_without_weight_on_revealed_tokens_masks_none_again(temperature):
+    """The last position is revealed first; then the others are certain, a tie."""
+
+    def logits(x):
+        first = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 2.0]]).expand(len(x), 3, 2)
+        sure = torch.tensor([0.0, -math.inf]).expand(len(x), 3, 2)
+        return torch.where((x[:, 2] == 2)[:, None, None], first, sure)
+
+    out = generate(
+        FunctionDenoiser(logits, 2),
+        torch.full((30, 3), 2),
+        rules.p2(3, eta=0.0),
+        temperature=temperature,
+        seeds=torch.arange(30),
+        record=True,
+    )
+    states = out.history.states
+    assert (states[1, :, 2] != 2).any()
+    assert not ((states[1:] == 2) & (states[:-1] != 2)).any()
+    assert (states == 2).sum(-1)[:, 0].tolist() == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("later", [0, 5])
+@pytest.mark.parametrize("rule", [rules.random_top_k(1), rules.rcr(200)], ids=str)
+def test_unusable_logits_are_found_before_the_last_step(rule, later):
+    """After 1, 2, 4, 8, ... steps, so that at most as many calls again are in vain."""
+    calls = []
+
+    def spoiled(x):
+        calls.append(len(x))
+        return torch.full((*x.shape, 2), math.nan if len(calls) > later else 0.0)
+
+    with pytest.raises(ValueError, match="without NaN"):
+        generate(FunctionDenoiser(spoiled, 2), torch.full((1, 200), 2), rule)
+    assert len(calls) == (8 if later else 1)
+
+
 def test_ties_go_to_the_lowest_token_and_the_lowest_position():
     flat = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2000), 2000)
     x = torch.full((1, 6), 2000)
@@ -386,6 +492,40 @@ def test_first_hitting_times_are_order_statistics():
 
 
 @pytest.mark.parametrize(
+    "rule",
+    [
+        rules.first_hitting(Linear()),
+        rules.ancestral(Linear(), 8),
+        rules.remdm_cap(Linear(), 8, eta=0.3),
+    ],
+    ids=str,
+)
+@blocks
+def test_the_time_of_a_finished_row_stands_still(rule, block_length):
+    options = {"block_length": block_length, "record": True}
+    out = generate(pairwise(), prompts(), rule, seeds=SEEDS, **options)
+    time, block = out.history.time, out.history.block
+    assert time.shape == block.shape
+    assert time[:, 5].isnan().all()  # nothing to fill
+    for b, n in enumerate(out.nfe[:5].tolist()):
+        assert (time[n - 1 :, b] == time[n - 1, b]).all()
+        assert ((time[:n, b] >= 0) & (time[:n, b] < 1)).all()
+        within = block[1:n, b] == block[: n - 1, b]
+        falls = time[1:n, b] < time[: n - 1, b]
+        assert falls[within].all()
+        if rule.clocked:  # ReMDM, alone, works until the end of each block
+            ends = time[: n - 1, b][~within]
+            assert time[n - 1, b] == 0 and (ends == 0).all()
+        if rule.name.startswith(("remdm", "ancestral")):
+            share = 8 // int(out.history.n_blocks[b])
+            assert float(time[0, b]) == 1 - 1 / share
+        alone = generate(
+            pairwise(), prompts()[b : b + 1], rule, seeds=SEEDS[b : b + 1], **options
+        )
+        assert torch.equal(alone.history.time[:, 0], time[:n, b])
+
+
+@pytest.mark.parametrize(
     "rule, alpha",
     [
         (rules.ancestral(Cosine(), 8), Cosine().alpha),
@@ -407,6 +547,23 @@ def test_clocks_keep_the_marginals(rule, alpha):
     if rule.revise is not None:
         taken_back = (history.states[1:] == 2) & (history.states[:-1] != 2)
         assert taken_back.any()
+
+
+def test_remdm_conf_leaves_more_masks_than_the_process():
+    """Its sigma is 0 where a token is masked, so less is revealed than taken back."""
+    rows, n = 2000, 8
+    model = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2), 2)
+    out = generate(
+        model,
+        torch.full((rows, L), 2),
+        rules.remdm_conf(Linear(), n),
+        seeds=torch.arange(rows),
+        record=True,
+    )
+    for s in range(2, n):
+        masked = int((out.history.states[s] == 2).sum())
+        more = stats.binomtest(masked, rows * L, 1 - s / n, alternative="greater")
+        assert more.pvalue < ALPHA
 
 
 def test_wino_verifies_with_the_token_itself_masked():
@@ -778,6 +935,8 @@ def test_no_look_at_a_wide_vocabulary(temperature):
         (rules.entropy_bounded(0.6), 1.0),
         (rules.wino(draft=0.3, verify=0.6), 0.0),
         (rules.remdm_conf(Cosine(), 6), 0.7),
+        (rules.p2(6, eta=2.0), 1.0),
+        (rules.rcr(6), 1.0),
     ],
     ids=str,
 )
@@ -811,6 +970,7 @@ def test_a_step_compiles_as_one_graph(rule, temperature, monkeypatch):
         lambda: rules.remdm_cap(Linear(), 4, eta=2.0),
         lambda: rules.remdm_loop(4, t_on=0.2, t_off=0.4),
         lambda: rules.p2(4, eta=-1.0),
+        lambda: rules.p2(4, eta=math.inf),
         lambda: rules.wino(draft=2.0),
     ],
 )
@@ -847,8 +1007,79 @@ def test_generate_checks_its_arguments():
     ]:
         with pytest.raises(error, match="denoiser must return"):
             generate(FunctionDenoiser(wrong, MASK), x, rule)
-    with pytest.raises(TypeError, match="schedule"):
-        rules.ancestral("linear", 4)
+    for wrong in ("linear", None, Linear):
+        for make in (rules.first_hitting, lambda s: rules.ancestral(s, 4)):
+            with pytest.raises(TypeError, match="schedule must be a Schedule"):
+                make(wrong)
+    with pytest.raises(TypeError, match="generator must be"):
+        generate(model, x, rule, generator=0)
+
+
+@pytest.mark.parametrize(
+    "suppress",
+    [
+        [0, 3],
+        (3, 0),
+        {0, 3},
+        iter([0, 3]),
+        np.array([0, 3]),
+        torch.tensor([0, 3]),
+        torch.tensor([3, 0], dtype=torch.uint8),
+        [np.int64(0), np.int32(3)],
+    ],
+    ids=lambda ids: type(ids).__name__,
+)
+def test_tokens_to_suppress_come_in_any_sequence(suppress):
+    model, x, rule = pairwise(), prompts(), rules.confidence_top_k(1)
+    wanted = generate(model, x[:1], rule, suppress=[0, 3])
+    found = generate(model, x[:1], rule, suppress=suppress)
+    assert torch.equal(found.sequences, wanted.sequences)
+    assert not torch.isin(found.sequences, torch.tensor([0, 3])).any()
+
+
+def test_the_token_0_can_be_suppressed():
+    flat = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2), 2)
+    for suppress in ([0], np.array([0]), torch.tensor([0])):
+        out = generate(
+            flat, torch.full((1, 3), 2), rules.left_to_right(1), suppress=suppress
+        )
+        assert out.sequences.tolist() == [[1, 1, 1]]
+    for nothing in (None, [], (), torch.tensor([], dtype=torch.int64)):
+        out = generate(
+            flat, torch.full((1, 3), 2), rules.left_to_right(1), suppress=nothing
+        )
+        assert out.sequences.tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "suppress",
+    [
+        0,
+        3,
+        True,
+        np.int64(0),
+        np.array(0),
+        torch.tensor(0),
+        torch.tensor([[0]]),
+        torch.tensor([0.0]),
+        torch.tensor([True]),
+        [0.0],
+        "0",
+    ],
+    ids=repr,
+)
+def test_tokens_to_suppress_must_be_a_sequence_of_ids(suppress):
+    with pytest.raises(TypeError, match="suppress must be"):
+        generate(pairwise(), prompts(), rules.random_top_k(1), suppress=suppress)
+
+
+def test_the_answer_is_not_the_tensor_that_was_given():
+    for x in (prompts(), prompts()[5:]):
+        kept = x.clone()
+        out = generate(pairwise(), x, rules.random_top_k(1), record=True)
+        out.sequences[:] = 0
+        assert torch.equal(x, kept)
+        assert torch.equal(out.history.states[0], kept)
 
 
 def test_no_gradient_is_kept():

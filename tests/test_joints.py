@@ -148,6 +148,47 @@ def test_fixed_point_weights_keep_small_probabilities():
     torch.testing.assert_close(p[0, 1], torch.tensor([0.75, 0.25]).double(), **EXACT)
 
 
+@pytest.mark.parametrize("tiny", [1e-60, 1e-200, 5e-324])
+def test_a_probability_of_any_size_is_possible_evidence(tiny):
+    """What ``log_prob`` calls possible the denoiser does too, and conditions on it."""
+    support = torch.tensor([[0, 0], [1, 0], [1, 1]])
+    probs = torch.tensor([1.0, 3 * tiny, tiny], dtype=torch.float64)
+    joint = joints.TableJoint(support, probs, 2)
+    assert torch.isfinite(joint.log_prob(support)).all()
+    p = joint(torch.tensor([[1, 2]])).exp()[0]
+    expected = torch.tensor([[0.0, 1.0], [0.75, 0.25]]).double()
+    torch.testing.assert_close(p, expected, **EXACT)
+    x = masked_states(joint, 50)
+    assert torch.equal(joint(x), torch.cat([joint(row[None]) for row in x]))
+
+
+@small
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_tokens_of_any_integer_type(make, dtype):
+    joint = make()
+    x, full = masked_states(joint, 20), joint.sample(20)
+    assert torch.equal(joint(x.to(dtype)), joint(x))
+    assert torch.equal(joint.log_prob(full.to(dtype)), joint.log_prob(full))
+    assert joint.text(full[0].to(dtype)) == joint.text(full[0])
+
+
+def test_small_integers_meet_a_large_vocabulary():
+    """Nothing wraps around where the mask does not fit the type."""
+    joint = joints.shuffle(300)
+    x = torch.full((2, 300), 44)  # 300 modulo 256
+    assert torch.equal(joint(x.to(torch.uint8)), joint(x))
+    assert joint.log_prob(x.to(torch.uint8)).tolist() == [-math.inf] * 2
+
+
+@small
+def test_a_batch_may_be_empty(make):
+    joint = make()
+    x = torch.empty(0, joint.length, dtype=torch.long)
+    assert joint(x).shape == (0, joint.length, joint.vocab_size)
+    assert joint.log_prob(x).shape == (0,)
+    assert joint.sample(0).shape == (0, joint.length)
+
+
 @small
 def test_impossible_evidence_is_answered_uniformly(make):
     joint = make()
@@ -385,6 +426,7 @@ def test_point_masses():
         logits = joint(torch.full((1, 4), joint.mask_id))
         assert logits.argmax(-1).tolist() == [answer] and logits.max() == 0
     assert joints.copy(items, vocab_size=9).vocab_size == 9
+    assert joints.sort(torch.tensor(items)).sample(1).tolist() == [[1, 1, 2, 3]]
 
 
 # --------------------------------------------------------------- Markov chains
@@ -570,6 +612,23 @@ BAD_INPUT = [
     (lambda: chain(torch.full((2, 2, 2), 0.5), 1), ValueError, "length"),
     (lambda: chain(HALVES, 4, torch.ones(3) / 3), ValueError, "initial"),
     (lambda: chain(HALVES, 40).table(), ValueError, "too large"),
+    (lambda: chain(HALVES, 3, [0.5, 0.5]), TypeError, "initial must"),
+    (lambda: joints.copy([0, 1], vocab_size=0), ValueError, "vocab_size"),
+    (lambda: joints.copy(None), TypeError, "items must"),
+    (lambda: joints.copy(3), TypeError, "items must"),
+    (lambda: joints.reverse([0, -1]), ValueError, "items must"),
+    (lambda: joints.sort(None), TypeError, "items must"),
+    (lambda: joints.sort([1, "a"]), TypeError, "items must"),
+    (lambda: joints.replace_index(None, 0, 0), TypeError, "items must"),
+    (lambda: joints.replace_index([1, 2], 0, "a"), TypeError, "token must"),
+    (lambda: joints.shuffle(3).entropy(1), TypeError, "positions must"),
+    (lambda: joints.shuffle(3).entropy([1], given=2), TypeError, "given must"),
+    (lambda: joints.shuffle(3).entropy(torch.tensor(1)), TypeError, "positions must"),
+    (lambda: joints.shuffle(3).total_correlation(1), TypeError, "positions must"),
+    (lambda: joints.shuffle(3).text(torch.tensor([0, 7, 1])), ValueError, "x must.* 7"),
+    (lambda: joints.shuffle(3).text(torch.tensor([-1, 0])), ValueError, "x must.* -1"),
+    (lambda: joints.shuffle(3).text([0, 1]), TypeError, "x must"),
+    (lambda: joints.shuffle(3).sample(2, 0), TypeError, "generator must"),
 ]
 HALVES = torch.full((2, 2), 0.5)
 

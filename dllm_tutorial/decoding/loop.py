@@ -29,6 +29,7 @@ from dllm_tutorial.decoding.task import (
     check_logits,
     check_tokens,
     first_state,
+    forbidden_tokens,
     lay_blocks,
     row_seeds,
     suppressed_flags,
@@ -42,7 +43,7 @@ LOOK = 4  # steps between two looks at whether all rows are done
 
 @dataclass(frozen=True)
 class History:
-    """What happened at each of S steps; a finished row repeats its last state.
+    """What happened at each of S steps; a finished row repeats its last state and time.
 
     Parameters
     ----------
@@ -57,8 +58,11 @@ class History:
         Long[B]
     mask_id : int
     time : Tensor or None
-        Float64[S, B], the time reached by each step, from 1 down to 0 in every block,
-        for strategies with a clock (ancestral, first-hitting, ReMDM).
+        Float64[S, B], the time at the end of each step, for strategies with a clock
+        (ancestral, first-hitting, ReMDM); NaN in a row with nothing to fill. It falls
+        within a block, which begins at t = 1; that beginning itself is not stored, so
+        T equal steps begin with 1 - 1/T. ReMDM ends each block at 0. Ancestral and
+        first-hitting end it when it is filled, most often at a time above 0.
     """
 
     states: Tensor
@@ -113,7 +117,8 @@ def generate(
     top_p : float, optional
         Draw from the smallest set of tokens whose tempered probability reaches this.
     suppress : iterable of int, optional
-        Tokens never drawn; confidences are renormalised over the others.
+        Tokens never drawn, a list or a tensor [n] of ids, say; confidences are
+        renormalised over the others.
     block_length : int, optional
         Tile each row from its first masked position and fill block after block.
     generator : torch.Generator, optional
@@ -128,7 +133,8 @@ def generate(
     ValueError
         For arguments out of range, for fewer steps than blocks, and where the denoiser
         gives a position that is to be filled NaN, +inf, or no token with a finite logit
-        that is not suppressed.
+        that is not suppressed, or the strategy ranks it NaN. These are looked for after
+        1, 2, 4, 8, ... steps and at the end: each look waits for the device.
     """
     if not isinstance(strategy, Strategy):
         raise TypeError(f"strategy must be a Strategy, got {strategy!r}")
@@ -143,13 +149,13 @@ def generate(
     )
     if top_p is not None:
         _checks.in_unit_interval(top_p, "top_p", open_left=True)
-    forbidden = {_checks.integer(token, "suppress", 0) for token in suppress or ()}
+    forbidden = forbidden_tokens(suppress)
 
     # A row takes at most this many steps, exactly this many where rounds is known.
     bound = task.budgets
     if strategy.rounds is not None:
         bound = strategy.rounds(task.sizes, task.budgets)
-    state = first_state(x)
+    state = first_state(x.clone())  # the caller's tensor is never handed on
     records = []
     with torch.no_grad():
         for i in range(int(bound.sum(-1).max())):
@@ -160,11 +166,12 @@ def generate(
             before, state = state, step(strategy, task, state, logits)
             if record:
                 records.append(_record(task, before, state))
-            if strategy.rounds is None and i % LOOK == LOOK - 1:
-                _check_faults(state)
-                if not bool(state.active(task).any()):
-                    break
-    _check_faults(state)
+            look = strategy.rounds is None and i % LOOK == LOOK - 1
+            if look or (i + 1) & i == 0:  # the latter after 1, 2, 4, 8, ... steps
+                _check_faults(strategy, state)
+            if look and not bool(state.active(task).any()):
+                break
+    _check_faults(strategy, state)
     history = _history(task, x, state, records) if record else None
     return Generation(state.x, state.nfe, history)
 
@@ -201,7 +208,7 @@ def step(strategy: Strategy, task: Task, state: State, logits: Tensor) -> State:
         state.nfe + active,
         shown,
         torch.where(waiting, view.found.confidence, torch.nan),
-        state.fault | _faults(view, strategy),
+        state.fault | _faults(view, strategy, score),
         view.memory,
     )
 
@@ -264,15 +271,16 @@ def leave_one_out(task: Task, state: State) -> Tensor:
     return torch.zeros_like(state.shown).scatter_(-1, places[..., 0], p)
 
 
-def _faults(view: View, strategy: Strategy) -> Tensor:
-    """Bool[2]: is a peak that is used NaN or +inf; is one -inf?"""
+def _faults(view: View, strategy: Strategy, score: Tensor) -> Tensor:
+    """Bool[3]: is a peak that is used NaN or +inf; is one -inf; is a score NaN?"""
     used = view.fillable if "revealed" in strategy.needs else view.masked
     peak = torch.where(used, view.found.peak, 0.0)
-    return torch.stack([~(peak.amax() < torch.inf), peak.amin() == -torch.inf])
+    broken, empty = ~(peak.amax() < torch.inf), peak.amin() == -torch.inf
+    return torch.stack([broken, empty, (view.masked & score.isnan()).any()])
 
 
-def _check_faults(state: State) -> None:
-    broken, empty = state.fault.tolist()
+def _check_faults(strategy: Strategy, state: State) -> None:
+    broken, empty, unranked = state.fault.tolist()
     if broken:
         raise ValueError(
             "denoiser must give logits without NaN and +inf at positions to fill"
@@ -281,6 +289,10 @@ def _check_faults(state: State) -> None:
         raise ValueError(
             "denoiser must leave a token to draw at every position to fill: all logits "
             "of the tokens that are not suppressed (the mask is) were -inf"
+        )
+    if unranked:
+        raise ValueError(
+            f"strategy {strategy} must rank every position to fill, its scores held NaN"
         )
 
 
@@ -295,11 +307,20 @@ def _history(task: Task, x: Tensor, state: State, records: list) -> History:
     states, proposed, block, time = zip(*records, strict=True) if records else [()] * 4
     batch, length = x.shape
     none = state.proposed.new_empty(0, batch, length)
+    clocked = bool(records) and time[0] is not None
     return History(
         states=torch.stack([x, *states]),
         confidence=torch.stack(proposed) if records else none,
         block=torch.stack(block) if records else none[..., 0].long(),
         n_blocks=task.n_blocks,
         mask_id=task.denoiser.mask_id,
-        time=torch.stack(time) if records and time[0] is not None else None,
+        time=_until_done(torch.stack(time), state.nfe) if clocked else None,
     )
+
+
+def _until_done(time: Tensor, nfe: Tensor) -> Tensor:
+    """``time`` Float64[S, B]: a row is at work for its first ``nfe`` steps; after that
+    it repeats the last of them, NaN if it has none."""
+    steps = torch.arange(len(time), device=time.device)[:, None]
+    kept = time.gather(0, torch.minimum(steps, (nfe - 1).clamp(min=0)))
+    return torch.where(nfe > 0, kept, torch.nan)

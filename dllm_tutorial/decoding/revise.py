@@ -6,9 +6,9 @@ revealed with probability
 .. math:: \frac{\alpha_s - (1 - \sigma_t)\,\alpha_t}{1 - \alpha_t}
 
 and a revealed one is masked again with probability :math:`\sigma_t`, at most
-:math:`\sigma_{max} = \min(1, (1 - \alpha_s)/\alpha_t)`. Every choice of
-:math:`\sigma` keeps the marginals of the process (ReMDM, Wang et al. 2025);
-:math:`\sigma = 0` is ancestral sampling.
+:math:`\sigma_{max} = \min(1, (1 - \alpha_s)/\alpha_t)`. A :math:`\sigma` that is the
+same at all positions keeps the marginals of the process (ReMDM, Wang et al. 2025), that
+of :func:`remdm_conf` is not and does not; :math:`\sigma = 0` is ancestral sampling.
 
 P2 and RCR rank masked and revealed positions together and keep the best; WINO checks
 each revealed token against the others. No rule leaves a mask: the last step fills.
@@ -25,6 +25,14 @@ from torch import Tensor
 from dllm_tutorial import _checks
 from dllm_tutorial.decoding.strategy import RANK, REMASK, Strategy, View, order_of
 from dllm_tutorial.schedules import Schedule
+
+
+def check_schedule(schedule: Schedule) -> Schedule:
+    """An instance, not a name or a class."""
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule, got {schedule!r}")
+    return schedule
+
 
 # --- ancestral sampling and ReMDM --------------------------------------------------
 
@@ -59,8 +67,7 @@ def _clocked(
     sigma: Callable[[View, _Interval], Tensor] | None,
 ) -> Strategy:
     """The rule above; ``sigma`` gives Float64[B, 1] or [B, L], None is 0 throughout."""
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be a Schedule, got {schedule!r}")
+    check_schedule(schedule)
     _checks.integer(steps, "steps", 1)
 
     def rank(view: View) -> Tensor:
@@ -130,7 +137,8 @@ def remdm_conf(schedule: Schedule, steps: int) -> Strategy:
 
     :math:`\sigma^i = \sigma_{max}\, e^{-\psi_i} / \sum_j e^{-\psi_j}` over the revealed
     positions of the block, :math:`\psi_i` the probability that token i had when it was
-    revealed; 0 at masked positions (Wang et al. 2025).
+    revealed; 0 at masked positions (Wang et al. 2025). What is masked again is thus not
+    made up for by revealing more: the masked share stays above :math:`1 - \alpha`.
     """
 
     def sigma(view: View, now: _Interval) -> Tensor:
@@ -168,7 +176,9 @@ def remdm_loop(
     r"""ReMDM's loop: hold :math:`\alpha` at ``alpha_on`` between t_on and t_off.
 
     Tokens are masked again only there, with :math:`\min(\eta, \sigma_{max})`; before
-    and after, :math:`\alpha` rises linearly without revision (Wang et al. 2025).
+    and after, :math:`\alpha` rises linearly without revision (Wang et al. 2025). In
+    the published code :math:`\sigma = \eta` has no cap, and the step that crosses t_on
+    overshoots ``alpha_on``; here it stops there.
     """
     _checks.in_unit_interval(eta, "eta")
     _checks.in_unit_interval(t_on, "t_on", open_left=True, open_right=True)
@@ -192,12 +202,14 @@ def _keep_best(
     score: Callable[[View], Tensor],
     kept: Callable[[View], Tensor],
     needs: frozenset[str],
+    favor_revealed: bool = False,
 ) -> Strategy:
     """After each step the ``kept`` best positions of the block are revealed."""
     _checks.integer(steps, "steps", 1)
 
     def keep(view: View, score: Tensor) -> Tensor:
-        return order_of(score, view.fillable) < kept(view)[:, None]
+        favored = ~view.masked if favor_revealed else None
+        return order_of(score, view.fillable, favored) < kept(view)[:, None]
 
     return Strategy(
         name,
@@ -214,21 +226,29 @@ def p2(steps: int, eta: float = 1.0) -> Strategy:
 
     Every position of the block draws a fresh token and scores its log-probability,
     times ``eta`` where a token is already revealed; after step i of T the lowest
-    :math:`\lfloor N (1 - i/T) \rfloor` are masked. eta > 1 masks more of the revealed
-    tokens again, eta = 0 none.
+    :math:`\lfloor N (1 - i/T) \rfloor` are masked. Among equal scores a revealed token
+    stays; eta > 1 masks more of the revealed tokens again, eta = 0 none. The published
+    score is that of logits divided by the temperature, with Gumbel noise; here it is
+    the untempered log-probability of the token drawn.
     """
-    eta = _checks.number(eta, "eta", 0)
+    eta = _checks.number(eta, "eta", 0, open_right=True)
 
     def score(view: View) -> Tensor:
         log_p = view.found.confidence.log()
-        return torch.where(view.masked, log_p, eta * log_p)
+        weighed = eta * log_p if eta > 0 else torch.zeros_like(log_p)  # 0 * -inf is NaN
+        return torch.where(view.masked, log_p, weighed)
 
     def kept(view: View) -> Tensor:
         left = view.steps - view.step - 1
         return view.size - view.size * left // view.steps
 
     return _keep_best(
-        f"p2({steps}, {eta:g})", steps, score, kept, frozenset(["revealed"])
+        f"p2({steps}, {eta:g})",
+        steps,
+        score,
+        kept,
+        frozenset(["revealed"]),
+        favor_revealed=True,
     )
 
 
@@ -237,7 +257,9 @@ def rcr(steps: int) -> Strategy:
 
     Each step draws all masked positions of the block and then masks the lowest running
     confidences again: a token keeps the confidence with which it was drawn. The number
-    masked falls linearly, by LLaDA's share of each step.
+    masked falls linearly, by LLaDA's share of each step. The published code compares
+    all answer positions decoded so far, by probabilities after temperature and top-p;
+    here those of the current block, untempered.
     """
 
     def score(view: View) -> Tensor:

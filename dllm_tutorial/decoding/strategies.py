@@ -2,7 +2,8 @@ r"""Decoding strategies by their published names, each a combination of small pa
 
 ``c`` is the confidence of a position (the untempered probability of the token drawn
 there), ``n`` the number of masked positions in the current block. Every rule reveals
-the highest scores first and breaks ties in favour of the lowest position.
+the highest scores first and breaks ties in favour of the lowest position. A tie is
+equality to the last bit: logits that differ by a rounding error give scores that do.
 
 Top-k rules take either ``k``, the number of tokens per step, or ``steps``, the total
 over all blocks: each block gets ``steps // blocks`` of them, and reveals
@@ -20,6 +21,7 @@ from torch import Tensor
 from dllm_tutorial import _checks
 from dllm_tutorial.decoding.revise import (
     ancestral,
+    check_schedule,
     p2,
     rcr,
     remdm_cap,
@@ -229,7 +231,8 @@ def klass(
     A position is ready when c > ``confidence`` and
     :math:`KL(p_t \| p_{t-1})` < ``kl`` nats over the last ``history`` steps; a row
     without a ready position falls back on confidence top-k (Kim et al. 2025). The
-    divergences compare the untempered distributions.
+    divergences compare the untempered distributions. They carry over from the block
+    before, but in the first ``history - 1`` steps of a block no position is ready.
     """
     fallback = _top_k("klass", _confidence, k, steps)
     _checks.in_unit_interval(confidence, "confidence")
@@ -305,6 +308,7 @@ def first_hitting(schedule: Schedule) -> Strategy:
     which the history reports as its time and the tokens do not depend on (Zheng et al.
     2024).
     """
+    check_schedule(schedule)
 
     def start(view: View) -> dict[str, Tensor]:
         one = torch.ones_like(view.n_masked, dtype=torch.float64)

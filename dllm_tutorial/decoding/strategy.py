@@ -46,7 +46,8 @@ class Strategy:
         Published name and parameters.
     rank : callable
         View -> Float[B, L]: scores; the highest are revealed first, the lowest position
-        first among equals.
+        first among those that are equal to the last bit. Minus infinity is the lowest
+        score; NaN at a masked position makes ``generate`` raise ``ValueError``.
     quota : callable
         (View, scores) -> Long[B]: how many masked positions each row reveals.
     revise : callable or None
@@ -54,8 +55,9 @@ class Strategy:
         earlier steps that are masked again.
     steps : int or None
         Steps in all; each block of a row gets ``steps // blocks``, its last step fills
-        it. None: a step reveals at least one token more than it takes back, so a block
-        takes at most as many steps as it has positions to fill.
+        it. None: as many as the block has positions to fill. A rule of this kind ends
+        in time if j steps of a block leave at least j of its tokens revealed, as those
+        of the package do (WINO may take back more than it reveals in a single step).
     rounds : callable or None
         (sizes, budgets: Long[B, N]) -> Long[B, N]: the exact number of steps of each
         block, where the masks alone decide it; None where the denoiser does.
@@ -83,13 +85,21 @@ class Strategy:
         return self.name
 
 
-def order_of(score: Tensor, eligible: Tensor) -> Tensor:
+def order_of(score: Tensor, eligible: Tensor, favored: Tensor | None = None) -> Tensor:
     """Rank 0, 1, ... of each position among the eligible ones: Long[B, L].
 
-    Highest score first, the lowest position first among equals; positions that are not
-    eligible come last.
+    Highest score first (NaN above all). Among equals those in ``favored`` Bool[B, L]
+    come first, then the lowest position. Positions that are not eligible come last,
+    behind an eligible score of minus infinity too.
     """
-    key = torch.where(eligible, score, -torch.inf)
-    order = key.argsort(dim=-1, descending=True, stable=True)
+    score = score.to(torch.float64)
+    lowest = torch.finfo(torch.float64).min  # before the ineligible ones
+    key = torch.where(eligible, score.clamp(min=lowest), -torch.inf)
+    if favored is None:
+        order = key.argsort(dim=-1, descending=True, stable=True)
+    else:
+        order = (~favored).int().argsort(dim=-1, stable=True)
+        best = key.gather(-1, order).argsort(dim=-1, descending=True, stable=True)
+        order = order.gather(-1, best)
     places = torch.arange(score.shape[-1], device=score.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)

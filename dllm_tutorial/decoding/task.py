@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class State(NamedTuple):
     nfe: Tensor  # Long[B]
     shown: Tensor  # Float64[B, L], confidence with which a token was revealed
     proposed: Tensor  # Float64[B, L], confidence of the last proposals, NaN elsewhere
-    fault: Tensor  # Bool[2]: NaN or +inf logits; no token left to draw
+    fault: Tensor  # Bool[3]: NaN or +inf logits; no token left to draw; NaN score
     memory: dict[str, Tensor]
 
     def active(self, task: Task) -> Tensor:
@@ -93,7 +94,7 @@ def first_state(x: Tensor) -> State:
     """Before the first step."""
     zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     shown = torch.ones(x.shape, dtype=torch.float64, device=x.device)
-    fault = torch.zeros(2, dtype=torch.bool, device=x.device)
+    fault = torch.zeros(3, dtype=torch.bool, device=x.device)
     return State(x, zero, zero, zero, shown, shown * torch.nan, fault, {})
 
 
@@ -120,6 +121,17 @@ def check_logits(logits: Tensor, x: Tensor) -> Tensor:
             f"got {tuple(logits.shape)}"
         )
     return logits
+
+
+def forbidden_tokens(suppress: Any) -> set[int]:
+    """The ids in ``suppress``: None, an iterable of integers, a tensor or array [n]."""
+    if suppress is None:
+        return set()
+    # elements of a tensor are tensors: its numbers are wanted
+    listed = suppress.tolist() if hasattr(suppress, "tolist") else suppress
+    if not isinstance(listed, Iterable):
+        raise TypeError(f"suppress must be a sequence of token ids, got {suppress!r}")
+    return {_checks.integer(token, "each id in suppress", 0) for token in listed}
 
 
 def suppressed_flags(
