@@ -1,15 +1,15 @@
 """Checks of arguments, shared by all modules.
 
-Each check returns the value it was given, so it can stand where the value is used, and
-raises an error that names the argument, says what was expected and what came. None of
-them looks at the contents of a tensor unless its docstring says so: a look would stop
-the host until the device has finished.
+Each check returns the value it was given (of several types that are allowed, in one),
+so it can stand where the value is used, and raises an error that names the argument,
+says what was expected and what came. None of them looks at the contents of a tensor
+unless its docstring says so: a look would stop the host until the device has finished.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -66,8 +66,22 @@ def one_of(value: Any, name: str, options: Collection[Any]) -> Any:
     return value
 
 
+def string(value: Any, name: str) -> str:
+    """A string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{name} must be a non-empty string, got {value!r}")
+    return value
+
+
+def function(value: Any, name: str) -> Any:
+    """Anything that can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, got {value!r}")
+    return value
+
+
 def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Tensor:
-    """A tensor of token ids with ``ndim`` dimensions, the last of size ``length``."""
+    """Token ids in ``ndim`` dimensions, the last of size ``length``, as int64."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if x.dtype not in _INTEGER_DTYPES:
@@ -78,11 +92,16 @@ def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Te
         raise ValueError(
             f"{name} must have {length} positions, got shape {tuple(x.shape)}"
         )
-    return x
+    return x.long()
 
 
-def token_range(x: Tensor, name: str, vocab_size: int) -> Tensor:
-    """Token ids in 0 ... vocab_size - 1. Looks at the contents."""
+def token_range(x: Tensor, name: str, vocab_size: int, *, wait: bool = True) -> Tensor:
+    """Token ids in 0 ... vocab_size - 1. Looks at the contents.
+
+    Without ``wait`` it looks only where that costs no waiting: on the CPU.
+    """
+    if not wait and x.device.type != "cpu":
+        return x
     if x.numel() and not bool(((x >= 0) & (x < vocab_size)).all()):
         raise ValueError(
             f"{name} must hold tokens between 0 and {vocab_size - 1}, got values from "
@@ -91,15 +110,31 @@ def token_range(x: Tensor, name: str, vocab_size: int) -> Tensor:
     return x
 
 
+def flags(value: Any, name: str, shape: Sequence[int]) -> Tensor:
+    """Bool[L] or Bool[B, L] for ``shape`` [B, L], one row for each of the B."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    batch, length = shape
+    fits = value.shape in ((length,), (1, length), (batch, length))
+    if value.dtype != torch.bool or not fits:
+        raise ValueError(
+            f"{name} must be Bool[{length}] or Bool[{batch}, {length}], got "
+            f"{value.dtype} {tuple(value.shape)}"
+        )
+    return value.expand(batch, length)
+
+
 def probabilities(p: Any, name: str, tolerance: float = 1e-6) -> Tensor:
     """Distributions over the last dimension, as float64. Looks at the contents.
 
     Entries must be finite and nonnegative and sum to 1 within ``tolerance``, which is
-    what float32 input can keep; the float64 copy that is returned is divided by its
-    sum, so that the rounding of the input does not stay in it.
+    what float32 input can keep (half precision is allowed its own rounding); the
+    float64 copy that is returned is divided by its sum, so that the rounding of the
+    input does not stay in it.
     """
     if not isinstance(p, Tensor) or not p.is_floating_point():
         raise TypeError(f"{name} must be a tensor of floats, got {p!r}")
+    tolerance = max(tolerance, 8 * torch.finfo(p.dtype).eps)
     p = p.to(torch.float64)
     # summed in sorted order, so that the order of the entries leaves no trace
     total = p.sort(-1).values.sum(-1, keepdim=True)

@@ -664,11 +664,13 @@ def closed_threshold(task: str, n: int, gamma: float, temperature: float) -> flo
     (n - 1)/n on Replace Random. See :func:`~dllm_tutorial.laws.threshold_shuffle` and
     :func:`~dllm_tutorial.laws.threshold_replace_random` for temperature 1.
     """
+    _checks.integer(n, "n", 1)
     forms = {
         "shuffle": (laws.threshold_shuffle, 1 / 2),
         "replace_random": (laws.threshold_replace_random, (n - 1) / n),
     }
     form, edge = forms[_checks.one_of(task, "task", forms)]
+    _checks.in_unit_interval(gamma, "gamma")
     if temperature == 1:
         return form(n, gamma)
     if temperature != 0:
@@ -735,6 +737,9 @@ def published_difference(ks: Sequence[int]) -> pd.DataFrame:
         ``task``, ``difference`` (mean over ``ks``), ``low``, ``high``.
     """
     rows = published()
+    known = sorted(set(rows["k"]))
+    if not len(ks) or not set(ks) <= set(known):
+        raise ValueError(f"ks must be some of {known}, got {ks}")
     rows = rows[rows["k"].isin(ks)]
     found = []
     for task, part in rows.groupby("task", sort=False):

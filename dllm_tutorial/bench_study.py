@@ -21,6 +21,7 @@ import argparse
 import functools
 import hashlib
 import itertools
+import json
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -361,11 +362,18 @@ def steps(cell: Mapping[str, Any]) -> float:
 
 
 def version(cells: list[dict]) -> str:
-    """Changes with the shipped weights of the models that are measured."""
+    """Changes with the shipped weights of the models that are measured.
+
+    Adapters come with the network that they are merged into.
+    """
     models = {c["model"] for c in cells}
     starts = {f"dllm-{m.partition('-')[2]}" if "stage" in m else m for m in models}
-    names = sorted(f"tasks-{m}.json" for m in starts - {"exact"})
-    content = b"".join((pretrained.FOLDER / name).read_bytes() for name in names)
+    names = {f"tasks-{m}.json" for m in starts - {"exact"}}
+    for name in tuple(names):
+        about = json.loads((pretrained.FOLDER / name).read_text())["about"]
+        if "base" in about:
+            names.add(f"{about['base']}.json")
+    content = b"".join((pretrained.FOLDER / n).read_bytes() for n in sorted(names))
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -382,6 +390,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--exact", action="store_true", help="exact denoisers only: needs no weights"
     )
     a = parser.parse_args(arguments)
+    if a.exact and a.results.resolve() == RESULTS.resolve():
+        parser.error("--exact needs --results: its rows are not all that ship")
     command = " ".join([COMMAND, *(arguments or sys.argv[1:])])
     with grid.workers(a.workers) as pool:
         for name in a.studies or STUDIES:

@@ -25,6 +25,7 @@ from dllm_tutorial.denoiser import Denoiser
 from dllm_tutorial.joints import Joint, TableJoint
 from dllm_tutorial.losses import token_nll
 from dllm_tutorial.masking import all_masks
+from dllm_tutorial.orders import without_mask
 from dllm_tutorial.schedules import Schedule
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "greedy_shuffle_accuracy",
     "kl_divergence",
     "ordered_partitions",
+    "pair_dependence",
     "parallel_law",
     "random_top_k_law",
     "replace_random_accuracy",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _MAX_STATES = 1 << 20  # partly decoded sequences that are enumerated at once
+_MAX_MOVES = 1 << 26  # sequences x pairs of sets, half a gigabyte of float64
 
 
 def blocks_of(order: Iterable[int] | Tensor, k: int) -> list[list[int]]:
@@ -85,14 +88,14 @@ def parallel_law(
         The masked positions, each in exactly one block.
     """
     steps = [tuple(block) for block in blocks]
-    _checks.tokens(x, "x", ndim=1)
+    x = _checks.tokens(x, "x", ndim=1)
     masked = (x == denoiser.mask_id).nonzero()[:, 0].tolist()
     if sorted(itertools.chain(*steps)) != masked:
         raise ValueError(f"blocks must hold the positions {masked}, got {steps}")
     states, weights = x[None], torch.ones(1, dtype=torch.float64, device=x.device)
     for block in steps:
         states, weights = _reveal(denoiser, states, weights, block)
-    return TableJoint(states, weights / weights.sum(), denoiser.mask_id)
+    return law_table(denoiser, states, weights)
 
 
 def random_top_k_law(denoiser: Denoiser, x: Tensor, k: int) -> TableJoint:
@@ -102,7 +105,7 @@ def random_top_k_law(denoiser: Denoiser, x: Tensor, k: int) -> TableJoint:
     are left), drawing them as :func:`parallel_law` does.
     """
     _checks.integer(k, "k", 1)
-    _checks.tokens(x, "x", ndim=1)
+    x = _checks.tokens(x, "x", ndim=1)
     masked = tuple((x == denoiser.mask_id).nonzero()[:, 0].tolist())
     one = torch.ones(1, dtype=torch.float64, device=x.device)
     level = {masked: (x[None], one)}  # masked positions -> states, their weights
@@ -117,14 +120,24 @@ def random_top_k_law(denoiser: Denoiser, x: Tensor, k: int) -> TableJoint:
                 parts.setdefault(rest, []).append(step)
         level = {rest: _merge(found) for rest, found in parts.items()}
     states, weights = level[()]
-    return TableJoint(states, weights / weights.sum(), denoiser.mask_id)
+    return law_table(denoiser, states, weights)
+
+
+def law_table(denoiser: Denoiser, states: Tensor, weights: Tensor) -> TableJoint:
+    """Decoded sequences and their weights as a table.
+
+    The mask id of a table lies above its tokens: it is that of the denoiser unless a
+    token lies above that.
+    """
+    vocab_size = max(denoiser.mask_id, int(states.max()) + 1)
+    return TableJoint(states, weights / weights.sum(), vocab_size)
 
 
 def _reveal(
     denoiser: Denoiser, states: Tensor, weights: Tensor, block: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Every way to reveal the positions of ``block`` at once, with its probability."""
-    p = denoiser(states).double().softmax(-1)  # [K, L, V]
+    p = without_mask(denoiser, denoiser(states)).double().softmax(-1)  # [K, L, V]
     for i in block:
         source, token = p[:, i].nonzero(as_tuple=True)
         if len(source) > _MAX_STATES:
@@ -207,8 +220,15 @@ def ancestral_log_prob(
 def ancestral_law(joint: Joint, schedule: Schedule, steps: int) -> TableJoint:
     """The law p_T of the T-step ancestral sampler on an exact denoiser, as a table.
 
-    See :func:`ancestral_log_prob`; every sequence over the vocabulary is tried.
+    See :func:`ancestral_log_prob`; every sequence over the vocabulary is tried, which
+    raises ``ValueError`` from V**L * 3**L = 2**26 numbers on.
     """
+    size = (3 * joint.vocab_size) ** joint.length
+    if size > _MAX_MOVES:
+        raise ValueError(
+            f"joint must have (3 V)**L at most {_MAX_MOVES}, got {size} for V = "
+            f"{joint.vocab_size} and L = {joint.length}"
+        )
     tokens = [torch.arange(joint.vocab_size)] * joint.length
     every = torch.cartesian_prod(*tokens).reshape(-1, joint.length)
     p = ancestral_log_prob(joint, every, schedule, steps).exp()
@@ -218,12 +238,10 @@ def ancestral_law(joint: Joint, schedule: Schedule, steps: int) -> TableJoint:
 def ancestral_kl(joint: Joint, schedule: Schedule, steps: Iterable[int]) -> list[float]:
     """KL(p || p_T) in nats between a joint and its T-step sampler, for each T."""
     table = joint.table()
-    moves = _set_moves(joint, table.support)
-    log_p = table.probs.log()
-    return [
-        (table.probs * (log_p - _ancestral(moves, schedule, t))).sum().item()
-        for t in steps
-    ]
+    seen = table.probs > 0
+    moves, p = _set_moves(joint, table.support[seen]), table.probs[seen]
+    log_p = p.log()
+    return [(p * (log_p - _ancestral(moves, schedule, t))).sum().item() for t in steps]
 
 
 def pair_dependence(joint: Joint, kept: Tensor) -> Tensor:
@@ -273,7 +291,8 @@ class _Moves(NamedTuple):
 
 
 def _set_moves(denoiser: Denoiser, x: Tensor) -> _Moves:
-    size, length = _checks.tokens(x, "x").shape
+    x = _checks.tokens(x, "x")
+    size, length = x.shape
     if length > 12:
         raise ValueError(f"x must have at most 12 positions, got {length}")
     revealed = all_masks(length)  # [2^L, L]
@@ -299,7 +318,8 @@ def _ancestral(moves: _Moves, schedule: Schedule, steps: int) -> Tensor:
     law = torch.zeros(len(moves.odds), int(moves.after.max()) + 1, dtype=torch.float64)
     law[:, 0] = 1.0  # nothing is revealed
     for i in range(steps, 0, -1):
-        stay = masked[i - 1] / masked[i]
+        # where 1 - alpha underflows at i, the step before has revealed everything
+        stay = masked[i - 1] / masked[i] if masked[i] > 0 else masked[0]
         move = (1 - stay) ** moves.new * stay**moves.left * moves.odds
         law = torch.zeros_like(law).index_add_(
             1, moves.after, law[:, moves.before] * move

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import itertools
 import json
 import math
@@ -40,7 +41,6 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,6 @@ import torch
 from tqdm import tqdm
 
 from dllm_tutorial import _checks, _files, study
-
-try:
-    import fcntl
-except ImportError:  # Windows: there nobody stops two runs in one folder
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Cell", "FailedCells", "cell_seed", "product", "run", "workers"]
 
@@ -94,7 +89,15 @@ class Cell(Mapping[str, Any]):
     """
 
     def __init__(self, settings: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        self._settings = {k: _plain(v, k) for k, v in dict(settings).items()}
+        try:
+            given = dict(settings)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"a cell must be a mapping of names to values, got {settings!r}"
+            ) from None
+        for name in given:
+            _checks.string(name, "name of a setting")
+        self._settings = {k: _plain(v, k) for k, v in given.items()}
         for name, value in self._settings.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be finite, got {value}")
@@ -243,16 +246,17 @@ def run(
         If another run is filling the folder.
     """
     grid = _distinct(cells)
-    owner = {"measure": _name(measure), "version": _plain(version, "version")}
+    owner = {"measure": _name(measure), **Cell({"version": version})}
     _checks.integer(in_flight, "in_flight", 1)
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(f"executor must be an Executor or None, got {executor!r}")
     origin = study.provenance(command, seeds)
     work = {cell: _work(cost, cell) for cell in grid}
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     files = {cell: folder / f"{_digest([owner, dict(cell)])}.json" for cell in grid}
     failed: list[Cell] = []
     first = ""
-    with _locked(folder):
+    with _files.locked(folder):
         done = _finished(folder, files, owner)
         left = [cell for cell in grid if cell not in done]
         with _bar(work, done, progress) as bar:
@@ -285,7 +289,7 @@ def _distinct(cells: Iterable[Mapping[str, Any]]) -> list[Cell]:
 def _name(measure: Measure) -> str:
     """Module and name of a function, the same where its module is run as a program."""
     name = getattr(measure, "__qualname__", None)
-    if name is None:
+    if name is None or inspect.ismethod(measure):
         raise TypeError(
             "measure must be a function, so that its rows can be told from others, got "
             f"{measure!r}; what it is bound to belongs into the cells"
@@ -299,22 +303,8 @@ def _name(measure: Measure) -> str:
 
 
 def _work(cost: Callable[[Cell], float] | None, cell: Cell) -> float:
-    work = 1.0 if cost is None else cost(cell)
+    work = 1.0 if cost is None else _checks.function(cost, "cost")(cell)
     return _checks.number(work, "cost", 0, open_left=True, open_right=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One run at a time; the system frees the lock of a process that is gone."""
-    with open(folder / "lock", "a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RuntimeError(
-                    f"folder must not be in use, but another run is filling {folder}"
-                ) from None
-        yield
 
 
 # ----------------------------------------------------------------- what a folder holds
@@ -330,13 +320,12 @@ def _finished(
     cells = {path.name: cell for cell, path in files.items()}
     found = sorted(folder.glob("*.json"))
     for path in found:
-        if path.name not in cells:
+        if path.name not in cells or path.is_dir():
             raise ValueError(_foreign(path, owner))
     done = {}
     for path in found:
         cell, record = cells[path.name], _read(path)
-        expected = owner | {"cell": dict(cell)}
-        if expected.items() <= record.items() and "rows" in record:
+        if _is_whole(record, owner, cell):
             done[cell] = record
         else:
             path.unlink()
@@ -348,9 +337,20 @@ def _read(path: Path) -> Record:
     """What a file holds, {} if it was cut off."""
     try:
         record = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError, IsADirectoryError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _is_whole(record: Record, owner: Record, cell: Cell) -> bool:
+    """Whether a record has all that :func:`run` wrote for the cell."""
+    try:
+        _plain_rows(record.get("rows"), cell)
+    except (TypeError, ValueError):
+        return False
+    expected = owner | {"cell": dict(cell)}
+    where = record.get("where")
+    return expected.items() <= record.items() and isinstance(where, dict)
 
 
 def _foreign(path: Path, owner: Record) -> str:
@@ -513,8 +513,11 @@ def _column(values: list) -> pd.Series:
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
     dtype = None
-    if len(present) < len(values):
-        dtype = "Int64" if kinds == {int} else "boolean" if kinds == {bool} else None
+    if len(present) < len(values) and kinds == {int}:
+        fits = all(-(2**63) <= value < 2**63 for value in present)
+        dtype = "Int64" if fits else "object"
+    elif len(present) < len(values) and kinds == {bool}:
+        dtype = "boolean"
     return pd.Series(values, dtype=dtype)
 
 

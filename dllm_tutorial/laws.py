@@ -22,7 +22,9 @@ from .decoding import Strategy
 from .decoding.candidates import propose
 from .decoding.strategy import View, order_of
 from .denoiser import Denoiser
+from .exact import law_table
 from .joints import TableJoint
+from .orders import without_mask
 
 __all__ = [
     "Law",
@@ -62,7 +64,7 @@ def answer_law(
     temperature : float
         Of the proposals; 0 leaves one path.
     """
-    _checks.tokens(x, "x", ndim=1)
+    x = _checks.tokens(x, "x", ndim=1)
     _checks.number(temperature, "temperature", 0)
     if strategy.revise is not None or strategy.start is not None:
         raise ValueError(f"strategy must only reveal, got {strategy}")
@@ -76,8 +78,7 @@ def answer_law(
         states, group = torch.unique(states, dim=0, return_inverse=True)
         weights = weights.new_zeros(len(states)).index_add(0, group, weights)
         step += 1
-    answers = TableJoint(states, weights / weights.sum(), denoiser.mask_id)
-    return Law(answers, nfe)
+    return Law(law_table(denoiser, states, weights), nfe)
 
 
 def _step(
@@ -89,8 +90,10 @@ def _step(
     step: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All outcomes of one step, the state each comes from, and its probability."""
-    logits = denoiser(states).double()
+    logits = without_mask(denoiser, denoiser(states)).double()
     masked = states == denoiser.mask_id
+    if not bool(logits.amax(-1)[masked].isfinite().all()):
+        raise ValueError("denoiser must leave a token to draw at every masked position")
     token, source, p = _every_proposal(logits, masked, temperature)
     chances = logits[source].softmax(-1).gather(-1, token[..., None])[..., 0]
     best = propose(logits, chances, want=frozenset(["margin", "entropy"]))
@@ -228,6 +231,9 @@ def threshold_replace_random(n: int, gamma: float) -> float:
     them, those that drew "keep" are revealed, and the decoding goes on with those that
     drew "replace", if there are any. At temperature 0 the answer is valid if and only
     if gamma > (n - 1) / n.
+
+    gamma must not equal a confidence, 1 / m or (m - 1) / m: on such a tie the last bit
+    of a model's confidence decides, and the value here need not be what it does.
     """
     gamma = _checks.in_unit_interval(gamma, "gamma")
 

@@ -54,12 +54,13 @@ def unique_puzzles(
     puzzles, solutions : Long[n, L]
     """
     _checks.integer(n, "n", 1)
+    grids = joint.support[joint.probs > 0]
     solutions = joint.sample(n, generator)
     puzzles = solutions.clone()
     order = torch.rand(solutions.shape, generator=generator).argsort(-1)
     for cells in order.T:  # one cell of every puzzle at a time
         trial = puzzles.scatter(1, cells[:, None], joint.mask_id)
-        agrees = (trial[:, None] == joint.support) | (trial == joint.mask_id)[:, None]
+        agrees = (trial[:, None] == grids) | (trial == joint.mask_id)[:, None]
         one = agrees.all(-1).sum(1) == 1
         puzzles = torch.where(one[:, None], trial, puzzles)
     return puzzles, solutions

@@ -73,5 +73,7 @@ def adapters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def merge(model: Transformer) -> Transformer:
     """Put each product B A into its weight: a plain network again, in place."""
     for layer in _linear_maps(model):
+        if not parametrize.is_parametrized(layer):
+            raise ValueError("model must be adapted, got a plain network")
         parametrize.remove_parametrizations(layer, "weight")
     return model

@@ -53,6 +53,7 @@ __all__ = [
 # Rows given to a denoiser at once when all masks are enumerated.
 CHUNK = 2**15
 MAX_LENGTH = 20
+NOT_A_TOKEN = torch.iinfo(torch.int64).min
 
 
 def token_nll(denoiser: Denoiser, x: Tensor, x0: Tensor) -> Tensor:
@@ -63,20 +64,22 @@ def token_nll(denoiser: Denoiser, x: Tensor, x0: Tensor) -> Tensor:
     x : Long[B, L]
         What the denoiser sees.
     x0 : Long[B, L]
-        Clean tokens.
+        Clean tokens. One outside the vocabulary raises ``ValueError`` on the CPU; on
+        another device, where a look would have to wait, the kernel fails.
 
     Returns
     -------
     Float[B, L]
         Nats, in float32 at least.
     """
-    logits = denoiser(x)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    if denoiser.mask_id < logits.shape[-1]:
-        mask_column = torch.arange(logits.shape[-1], device=x.device)
-        logits = logits.masked_fill(mask_column == denoiser.mask_id, -math.inf)
-    nll = F.cross_entropy(logits.flatten(0, 1), x0.flatten().long(), reduction="none")
+    logits = orders.without_mask(denoiser, denoiser(x))
+    _checks.token_range(x0, "x0", logits.shape[-1], wait=False)
+    nll = F.cross_entropy(
+        logits.flatten(0, 1),
+        x0.flatten().long(),
+        reduction="none",
+        ignore_index=NOT_A_TOKEN,  # by default -100, which would then cost nothing
+    )
     return nll.view(x0.shape)
 
 
@@ -124,13 +127,15 @@ def nelbo(
     Float[B]
         Nats per sequence.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _batch(x0)
     schedule = schedule or Linear()
     t = masking.draw_times(len(x0), times, generator=generator, device=x0.device)
     x_t = masking.forward(
         x0, t, schedule, denoiser.mask_id, maskable=maskable, generator=generator
     )
-    return _scaled(masked_nll(denoiser, x_t, x0), schedule.weight(t))
+    # where 1 - alpha underflows nothing is masked, and the weight is infinite or 0 / 0
+    weight = torch.where(schedule.masked(t) > 0, schedule.weight(t), 0.0)
+    return _scaled(masked_nll(denoiser, x_t, x0), weight)
 
 
 def llada_loss(
@@ -166,9 +171,10 @@ def exact_count_loss(
 
     The form of RADD's ``k_DCE_loss`` (Ou et al. 2025) and of LLaDA's likelihood
     evaluation (Nie et al. 2025, eq. 6); less noisy than drawing each mask by itself.
-    With ``maskable``, L counts the positions that may be masked.
+    With ``maskable``, L counts the positions that may be masked; a row with none costs
+    nothing.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _batch(x0)
     t = masking.draw_times(len(x0), times, generator=generator, device=x0.device)
     return _exact_count(denoiser, x0, t, maskable, generator)
 
@@ -183,12 +189,20 @@ def _exact_count(
     """One draw with exactly ceil(t n) of the n maskable tokens of each row masked."""
     n = torch.full((len(x0),), x0.shape[1], device=x0.device)
     if maskable is not None:
-        n = maskable.expand(x0.shape).sum(-1)
+        n = _checks.flags(maskable, "maskable", x0.shape).sum(-1)
     counts = (t * n).ceil().long()
     x_t = masking.mask_exactly(
         x0, counts, denoiser.mask_id, maskable=maskable, generator=generator
     )
-    return _scaled(masked_nll(denoiser, x_t, x0), n / counts)
+    return _scaled(masked_nll(denoiser, x_t, x0), n / counts.clamp(min=1))
+
+
+def _batch(x0: Tensor) -> Tensor:
+    """Clean tokens, of which there is at least one row to draw a mask for."""
+    x0 = _checks.tokens(x0, "x0")
+    if not len(x0):
+        raise ValueError(f"x0 must hold a sequence, got shape {tuple(x0.shape)}")
+    return x0
 
 
 def nelbo_t_step(
@@ -208,14 +222,17 @@ def nelbo_t_step(
         \qquad t = \tfrac iT,\; s = t - \tfrac1T
 
     One of the T steps is drawn per row. The value depends on the schedule, tends to the
-    continuous NELBO as T grows, and bounds the NLL of the T-step ancestral sampler.
+    continuous NELBO as T grows, and bounds the NLL of the T-step ancestral sampler. As
+    in :func:`nelbo` it is no bound for a schedule with :math:`\alpha_0 < 1` or
+    :math:`\alpha_1 > 0`: the sampler starts from all masks and reveals every token,
+    the sum leaves out what lies beyond the ends.
 
     There is no reconstruction term: the last step goes down to s = 0 and its tokens
     come from the denoiser like all others. MD4 stops at t = 1/T, decodes what is left
     uniformly and so adds :math:`(1 - \alpha_{1/T}) L \log V` in place of the step
     i = 1 (Shi et al. 2024, eq. 4).
     """
-    _checks.tokens(x0, "x0")
+    x0 = _batch(x0)
     _checks.integer(steps, "steps", 1)
     schedule = schedule or Linear()
     i = masking.draw_counts(
@@ -242,7 +259,7 @@ def ar_loss(denoiser: Denoiser, x0: Tensor) -> Tensor:
     Float[B]
         Nats per sequence.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _checks.tokens(x0, "x0")
     return token_nll(denoiser, x0, x0).sum(-1)
 
 
@@ -261,7 +278,7 @@ def any_order_loss(
     Float[B]
         Nats per sequence: the exact NLL in the order that was drawn.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _checks.tokens(x0, "x0")
     order = orders.random_orders(x0.shape[1], len(x0), generator)
     return -orders.log_prob(denoiser, x0, order)
 
@@ -279,7 +296,8 @@ def average_loss(log_p: Tensor, log_prior: Tensor | None = None) -> Tensor:
         log-probability of each whole sequence in each order
         (:func:`dllm_tutorial.orders.log_probs`), nats.
     log_prior : Float[K], optional
-        log p(o); uniform by default.
+        log p(o); uniform by default. That it sums to 1 is checked on the CPU, where the
+        look costs no waiting.
 
     Returns
     -------
@@ -315,14 +333,16 @@ def log_sum_loss(
     r"""NLL of a mixture over K orders: :math:`-\log\sum_o p(o)\,p^{(o)}(x)`, **exact**.
 
     The sum over a sequence's tokens has to happen before the sum over orders: per-token
-    averages in the exponent would give the average loss back. The best order pays at
-    most :math:`\log K` nats for not being named beforehand.
+    averages in the exponent would give the average loss back. Order o pays at most
+    :math:`-\log p(o)` nats for not being named beforehand: :math:`\log K` if uniform.
 
     With a ``power`` :math:`\beta` below 1 the loss is
     :math:`-\tfrac1\beta\log\sum_o p(o)\,p^{(o)}(x)^\beta` and the responsibilities are
     those of the tempered probabilities: an **upper bound** that falls from
     :func:`average_loss`, its limit at 0, to the mixture at 1. Raised during training it
-    keeps an order from taking all before the others have learned anything.
+    keeps an order from taking all before the others have learned anything. The rounding
+    of the sum is divided by :math:`\beta` too: in float32 the loss is off by about
+    1e-7 / :math:`\beta`, so give float64 for very small powers.
 
     A sequence that no order can produce has an infinite loss, and its responsibilities,
     0 / 0, are NaN.
@@ -333,7 +353,7 @@ def log_sum_loss(
         log-probability of each whole sequence in each order
         (:func:`dllm_tutorial.orders.log_probs`), nats.
     log_prior : Float[K], optional
-        log p(o); uniform by default.
+        log p(o); uniform by default, checked as in :func:`average_loss`.
     power : float
         In (0, 1].
     """
@@ -346,8 +366,11 @@ def log_sum_loss(
 
 def _orders_and_prior(log_p: Tensor, log_prior: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both in float32 at least, the prior uniform by default."""
-    if log_p.ndim != 2:
-        raise ValueError(f"log_p must be [K, B], got {tuple(log_p.shape)}")
+    for value, name in ((log_p, "log_p"), (log_prior, "log_prior")):
+        if value is not None and not value.is_floating_point():
+            raise TypeError(f"{name} must hold floats, got {value.dtype}")
+    if log_p.ndim != 2 or not len(log_p):
+        raise ValueError(f"log_p must be [K, B], K >= 1, got {tuple(log_p.shape)}")
     if log_p.dtype in (torch.float16, torch.bfloat16):
         log_p = log_p.float()
     if log_prior is None:
@@ -356,6 +379,8 @@ def _orders_and_prior(log_p: Tensor, log_prior: Tensor | None) -> tuple[Tensor, 
         raise ValueError(
             f"log_prior must be [{len(log_p)}], got {tuple(log_prior.shape)}"
         )
+    if log_prior.device.type == "cpu":  # elsewhere the host would wait for the answer
+        _checks.probabilities(log_prior.detach().exp(), "exp(log_prior)")
     return log_p, log_prior.to(log_p)
 
 
@@ -401,13 +426,13 @@ def nelbo_estimate(
     draws : int
         Passes per sequence, an even number.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _batch(x0)
     if _checks.integer(draws, "draws", 2) % 2:
         raise ValueError(f"draws must be even, got {draws}")
     strata = draws // 2
     twice = x0.repeat(2, 1)
     if maskable is not None:
-        maskable = maskable.expand(x0.shape).repeat(2, 1)
+        maskable = _checks.flags(maskable, "maskable", x0.shape).repeat(2, 1)
     pairs = torch.empty(strata, 2, len(x0), dtype=torch.float64, device=x0.device)
     for k in range(strata):
         u = masking.draw_times(len(twice), "iid", generator=generator, device=x0.device)
@@ -442,7 +467,7 @@ def log_mean_exp_orders(
     logarithm (NaN for K = 1); it says nothing about the bias, which is of the order of
     its square.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _checks.tokens(x0, "x0")
     _checks.integer(draws, "draws", 1)
     log_p = torch.stack(
         [-any_order_loss(denoiser, x0, generator=generator) for _ in range(draws)]
@@ -467,7 +492,11 @@ def exact_nelbo(
     :math:`c_m = \int_0^1 \frac{-\alpha'_t}{1-\alpha_t}(1-\alpha_t)^m\alpha_t^{L-m}dt`.
     Without a schedule this is :math:`1/\big(m\binom Lm\big)`, the value for every ideal
     schedule; with one it is integrated over t, so that invariance can be tested and
-    the truncation of a schedule with other ends can be seen.
+    the truncation of a schedule with other ends can be seen. The nodes come as near to
+    0 as e**-700 and to 1 as the dtype allows. Where they miss more than 1e-8 of
+    :math:`\alpha_0 - \alpha_1` (a schedule too steep at an end, such as
+    ``Polynomial(0.02)``, with a kink, or whose ``dalpha`` is no derivative of
+    ``alpha``), it raises ``ValueError``.
 
     Parameters
     ----------
@@ -479,7 +508,7 @@ def exact_nelbo(
     Float64[B]
         Nats per sequence.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _checks.tokens(x0, "x0")
     length = x0.shape[1]
     m = torch.arange(1, length + 1, dtype=torch.float64)
     if schedule is None:
@@ -491,6 +520,12 @@ def exact_nelbo(
         t, dt = _quadrature()
         # weight times odds, with the 1 - alpha of the weight cancelled by hand
         rate = -schedule.dalpha(t) * dt
+        missed = (schedule.alpha(0.0) - schedule.alpha(1.0) - rate.sum()).item()
+        if not abs(missed) < 1e-8:
+            raise ValueError(
+                "schedule must be smooth and not too steep at its ends, got "
+                f"{schedule}: the integral of dalpha is off by {missed:.3g}"
+            )
         masked, kept = schedule.masked(t), schedule.alpha(t)
         m = m.unsqueeze(-1)
         c = (rate * masked ** (m - 1) * kept ** (length - m)).sum(-1)
@@ -507,7 +542,7 @@ def exact_t_step(
     Float64[B]
         Nats per sequence.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _checks.tokens(x0, "x0")
     _checks.integer(steps, "steps", 1)
     schedule = schedule or Linear()
     m = torch.arange(1, x0.shape[1] + 1, dtype=torch.float64)
@@ -528,11 +563,11 @@ def _weighted_masks(denoiser: Denoiser, x0: Tensor, c: Tensor) -> Tensor:
     weights = c.to(x0.device)[masks.sum(-1) - 1]
     total = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
     with torch.no_grad():
-        for part in torch.arange(len(masks)).split(max(1, CHUNK // len(x0))):
+        for part in torch.arange(len(masks)).split(max(1, CHUNK // max(1, len(x0)))):
             clean = x0.repeat(len(part), 1)
             hidden = masks[part].repeat_interleave(len(x0), 0)
             x_t = clean.masked_fill(hidden, denoiser.mask_id)
-            nll = masked_nll(denoiser, x_t, clean).double().reshape(len(part), -1)
+            nll = masked_nll(denoiser, x_t, clean).double().reshape(len(part), len(x0))
             total += weights[part] @ nll
     return total
 
@@ -544,7 +579,7 @@ def _mask_odds(schedule: Schedule, t: Tensor, m: Tensor) -> Tensor:
     return masked**m * kept ** (len(m) - m)
 
 
-def _quadrature(half_width: float = 5.0, points: int = 801) -> tuple[Tensor, Tensor]:
+def _quadrature(half_width: float = 6.1, points: int = 977) -> tuple[Tensor, Tensor]:
     """Nodes and weights on (0, 1), exact to rounding even with singular ends.
 
     The double exponential rule of Takahasi and Mori (1974).
@@ -558,7 +593,7 @@ def _quadrature(half_width: float = 5.0, points: int = 801) -> tuple[Tensor, Ten
 
 def _reveal(schedule: Schedule, s: Tensor, t: Tensor) -> Tensor:
     """Probability that a token masked at t is revealed by s < t."""
-    return 1 - schedule.masked(s) / schedule.masked(t)
+    return 1 - masking.still_masked(schedule, s, t)
 
 
 def _scaled(nll: Tensor, weight: Tensor) -> Tensor:

@@ -59,11 +59,11 @@ def forward(
     -------
     Long[B, L]
     """
-    _checks.tokens(x0, "x0")
+    x0 = _checks.tokens(x0, "x0")
     p = schedule.masked(_times(t, x0)).unsqueeze(-1)  # [B, 1]
     hidden = _uniform(x0, generator) < p
     if maskable is not None:
-        hidden &= _positions(maskable, x0)
+        hidden &= _checks.flags(maskable, "maskable", x0.shape)
     return x0.masked_fill(hidden, mask_id)
 
 
@@ -91,12 +91,12 @@ def mask_exactly(
     -------
     Long[B, L]
     """
-    _checks.tokens(x0, "x0")
-    _checks.tokens(counts, "counts", ndim=1, length=len(x0))
+    x0 = _checks.tokens(x0, "x0")
+    counts = _checks.tokens(counts, "counts", ndim=1, length=len(x0))
     noise = _uniform(x0, generator)
     available = torch.full_like(counts, x0.shape[1])
     if maskable is not None:
-        maskable = _positions(maskable, x0)
+        maskable = _checks.flags(maskable, "maskable", x0.shape)
         available = maskable.sum(-1)
         noise = noise.masked_fill(~maskable, 2.0)  # behind every uniform number
     if bool(((counts < 0) | (counts > available)).any()):
@@ -140,7 +140,8 @@ def draw_times(
     if method == "stratified":
         rows = torch.randperm(batch, generator=generator, device=u.device)
         u = (u + rows) / batch
-    return 1 - u  # torch.rand can give 0, never 1
+    # torch.rand can give 0, never 1, but (u + i) / B can round to 1
+    return (1 - u).clamp(min=2.0**-53)
 
 
 def draw_counts(
@@ -160,14 +161,17 @@ def draw_counts(
     Parameters
     ----------
     length : int or Long[B]
-        Number of maskable positions, the same for all rows or one a row.
+        Number of maskable positions, the same for all rows or one a row. A tensor is
+        looked at; a row of length 0 in it gets the count 0.
 
     Returns
     -------
     Long[B]
     """
     if isinstance(length, Tensor):
-        _checks.tokens(length, "length", ndim=1, length=batch)
+        length = _checks.tokens(length, "length", ndim=1, length=batch)
+        if bool((length < 0).any()):
+            raise ValueError(f"length must not be negative, got {length.tolist()}")
     else:
         _checks.integer(length, "length", 1)
     t = draw_times(batch, method, generator=generator, device=device)
@@ -194,7 +198,7 @@ def reverse_posterior(
     x_t : Long[B, L]
         Partly masked tokens.
     probs : Float[B, L, V]
-        Prediction of each clean token.
+        Prediction of each clean token, summing to 1. Looked at, like the times.
     s, t : float or Float[B]
         Times, 0 <= s < t <= 1.
 
@@ -203,23 +207,32 @@ def reverse_posterior(
     Float[B, L, W]
         Probabilities over tokens and the mask; W = V, or V + 1 when the mask id is V.
     """
-    _checks.tokens(x_t, "x_t")
+    x_t = _checks.tokens(x_t, "x_t")
     if probs.ndim != 3 or probs.shape[:2] != x_t.shape:
         raise ValueError(
             f"probs must be [B, L, V] with [B, L] = {tuple(x_t.shape)}, got "
             f"{tuple(probs.shape)}"
         )
-    s, t = _times(s, x_t), _times(t, x_t)
+    s, t = _times(s, x_t, "s"), _times(t, x_t)
     if not bool((s < t).all()):
         raise ValueError(f"s must be smaller than t, got s = {s} and t = {t}")
-    masked_s, masked_t = schedule.masked(s), schedule.masked(t)
-    stay = (masked_s / masked_t).to(probs).reshape(-1, 1, 1)
+    _checks.probabilities(probs, "probs")
+    stay = still_masked(schedule, s, t).to(probs).reshape(-1, 1, 1)
     width = max(probs.shape[-1], mask_id + 1)
     one_hot = torch.nn.functional.one_hot(x_t, width).to(probs)
     reveal = torch.nn.functional.pad(probs, (0, width - probs.shape[-1]))
     # one_hot is the mask itself where x_t is masked
     mixture = (1 - stay) * reveal + stay * one_hot
     return torch.where((x_t == mask_id).unsqueeze(-1), mixture, one_hot)
+
+
+def still_masked(schedule: Schedule, s: Tensor, t: Tensor) -> Tensor:
+    """Probability that a token masked at t is masked at s < t too.
+
+    0 where 1 - alpha underflows at t: nothing is masked there.
+    """
+    masked_t = schedule.masked(t)
+    return torch.where(masked_t > 0, schedule.masked(s) / masked_t, 0.0)
 
 
 def all_masks(length: int, *, device: torch.device | str | None = None) -> Tensor:
@@ -229,14 +242,14 @@ def all_masks(length: int, *, device: torch.device | str | None = None) -> Tenso
     return (codes >> torch.arange(length, device=device)) & 1 == 1
 
 
-def _times(t: float | Tensor, x: Tensor) -> Tensor:
+def _times(t: float | Tensor, x: Tensor, name: str = "t") -> Tensor:
     """Times as Float[1] or Float[B] on x's device."""
     if not isinstance(t, Tensor):
-        t = torch.tensor([_checks.in_unit_interval(t, "t")], dtype=torch.float64)
+        t = torch.tensor([_checks.in_unit_interval(t, name)], dtype=torch.float64)
     if t.shape not in ((), (1,), (len(x),)):
-        raise ValueError(f"t must be one time or {len(x)}, got {tuple(t.shape)}")
+        raise ValueError(f"{name} must be one time or {len(x)}, got {tuple(t.shape)}")
     if not bool(((t >= 0) & (t <= 1)).all()):
-        raise ValueError(f"t must lie in [0, 1], got {t}")
+        raise ValueError(f"{name} must lie in [0, 1], got {t}")
     return t.to(x.device).reshape(-1)
 
 
@@ -245,12 +258,3 @@ def _uniform(x: Tensor, generator: Generator | None) -> Tensor:
     return torch.rand(
         x.shape, generator=generator, device=x.device, dtype=torch.float64
     )
-
-
-def _positions(maskable: Tensor, x: Tensor) -> Tensor:
-    if maskable.dtype != torch.bool or maskable.shape[-1:] != x.shape[-1:]:
-        raise ValueError(
-            f"maskable must be Bool[L] or Bool[B, L] for tokens {tuple(x.shape)}, got "
-            f"{maskable.dtype} {tuple(maskable.shape)}"
-        )
-    return maskable.expand(x.shape)

@@ -40,7 +40,8 @@ class OrderMixture(Transformer):
             raise ValueError(
                 f"config must have attention='any-order', got {config.attention!r}"
             )
-        orders.check_orders(_checks.tokens(orders_, "orders"), orders_.shape[1])
+        orders_ = _checks.tokens(orders_, "orders")
+        orders.check_orders(orders_, orders_.shape[1], "orders")
         self.register_buffer("orders", orders_, persistent=False)
         self.prior = nn.Parameter(torch.zeros(len(orders_)), requires_grad=learned)
 

@@ -82,7 +82,7 @@ def queue(order: Tensor, by: str) -> Tensor:
         that are not yet revealed have place L.
     """
     length = order.shape[-1]
-    orders.check_orders(order, length)
+    order = orders.check_orders(order, length)
     _checks.one_of(by, "by", VIEWS)
     here = order[..., :, None]  # the position that step n predicts
     position = torch.arange(length, device=order.device)
@@ -106,7 +106,7 @@ def seen_in_blocks(order: Tensor, k: int) -> Tensor:
 
     ``Bool[..., L, L]`` as in :func:`seen`; the order is cut into blocks of k.
     """
-    orders.check_orders(order, order.shape[-1])
+    order = orders.check_orders(order, order.shape[-1])
     _checks.integer(k, "k", 1)
     step = torch.arange(order.shape[-1], device=order.device)
     return order.argsort(-1)[..., None, :] // k < step[:, None] // k
@@ -174,7 +174,7 @@ def step_entropies(chain: MarkovChain, order: Tensor, shown: Tensor) -> Tensor:
         Nats; entry n belongs to step n.
     """
     length = chain.length
-    orders.check_orders(order, length)
+    order = orders.check_orders(order, length)
     h = lag_entropies(chain)
     offset = torch.arange(length, device=order.device) - order[..., None]
     left = torch.where(shown & (offset < 0), -offset, length).amin(-1)
@@ -196,11 +196,18 @@ def random_set_entropies(chain: MarkovChain) -> Tensor:
     size = np.arange(length)[:, None]  # s
     gap = np.arange(1, length)  # a + b, or a alone
     inside = 2 * (np.cumsum(h[1:length]) - h[1:length]) - (gap - 1) * h[1:length]
-    both = special.comb(length - 1 - gap, size - 2) * (length - gap) * inside
-    one = 2 * special.comb(length - gap, size) * h[1:length]
-    total = both.sum(1) + np.where(size > 0, one, 0.0).sum(1)
+    sets = _log_binomial(length - 1, size)  # all of them; the numbers overflow a float
+    two = np.exp(_log_binomial(length - 1 - gap, size - 2) - sets)
+    one = np.exp(_log_binomial(length - gap, size) - sets)
+    total = (two * (length - gap) * inside + 2 * one * h[1:length]).sum(1)
     total[0] = length * h[length]
-    return torch.from_numpy(total / special.comb(length - 1, size[:, 0]) / length)
+    return torch.from_numpy(total / length)
+
+
+def _log_binomial(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
+    """log C(n, k) for n >= 0; -inf where k < 0 or k > n, as gammaln is inf there."""
+    choices = special.gammaln(k + 1) + special.gammaln(n - k + 1)
+    return special.gammaln(n + 1) - choices
 
 
 def random_window_nll(chain: MarkovChain, k: int) -> float:
@@ -259,8 +266,9 @@ def step_nll(
     rows : int
         How many of the B * L masked states are shown to the denoiser at once.
     """
-    size, length = _checks.tokens(x, "x").shape
-    order = orders.check_orders(order, length).expand(size, length)
+    x = _checks.tokens(x, "x")
+    size, length = x.shape
+    order = orders.order_of_each(x, order)
     states = torch.where(shown, x[:, None], denoiser.mask_id).flatten(0, 1)
     clean = x.repeat_interleave(length, 0)
     position = order.reshape(-1, 1)

@@ -30,8 +30,9 @@ class WittenBell:
     """
 
     def __init__(self, tokens: ArrayLike, order: int, vocab_size: int) -> None:
-        self.order = _checks.integer(order, "order", 1)
-        self.vocab_size = _checks.integer(vocab_size, "vocab_size", 1)
+        # as Python's integers, whose powers do not wrap around as numpy's do
+        self.order = order = _checks.integer(order, "order", 1)
+        self.vocab_size = vocab_size = _checks.integer(vocab_size, "vocab_size", 1)
         if vocab_size**order >= 2**63:
             raise ValueError(
                 f"vocab_size ** order must be below 2**63, got {vocab_size} ** {order}"

@@ -137,11 +137,22 @@ def all_orders(length: int) -> Tensor:
 def check_orders(order: Tensor, length: int, name: str = "order") -> Tensor:
     """Permutations of 0 ... length - 1, ``Long[..., length]``, or ``ValueError``."""
     ndim = order.ndim if isinstance(order, Tensor) else 1
-    _checks.tokens(order, name, ndim=ndim, length=length)
+    order = _checks.tokens(order, name, ndim=ndim, length=length)
     positions = torch.arange(length, device=order.device)
     if not bool((order.sort(-1).values == positions).all()):
         raise ValueError(f"{name} must be permutations of 0 ... {length - 1}: {order}")
     return order
+
+
+def order_of_each(x: Tensor, order: Tensor) -> Tensor:
+    """One order for all sequences of ``x: Long[B, L]``, or one for each: Long[B, L]."""
+    order = check_orders(order, x.shape[1])
+    if order.shape not in (x.shape[1:], (1, x.shape[1]), x.shape):
+        raise ValueError(
+            f"order must be one order or one for each of {len(x)} sequences, got shape "
+            f"{tuple(order.shape)}"
+        )
+    return order.to(x.device).expand(x.shape)
 
 
 def step_log_prob(
@@ -165,9 +176,9 @@ def step_log_prob(
     Float[B, L]
         Entry [b, n] belongs to step n, which reveals position ``order[b, n]``.
     """
-    _revealed(denoiser, x)
+    x = _revealed(denoiser, x)
     size, length = x.shape
-    order = check_orders(order, length).to(x.device).expand(size, length)
+    order = order_of_each(x, order)
     _checks.integer(rows, "rows", 1)
     if getattr(denoiser, "any_order", False):
         chunks = zip(x.split(rows), order.split(rows), strict=True)
@@ -199,9 +210,10 @@ def adaptive_log_prob(
     """Log-probability when the denoiser itself says which position comes next.
 
     At each step the masked position of the highest score is revealed, the leftmost on
-    a tie. The score sees the predictions and never the answer, so the probabilities of
-    all sequences still sum to one: the exact likelihood of one-at-a-time decoding by a
-    deterministic rule (Turok et al. 2026, arXiv 2603.01367).
+    a tie (which -inf at all of them is). The score sees the predictions and never the
+    answer, so the probabilities of all sequences still sum to one: the exact likelihood
+    of one-at-a-time decoding by a deterministic rule (Turok et al. 2026, arXiv
+    2603.01367).
 
     Parameters
     ----------
@@ -219,8 +231,8 @@ def adaptive_log_prob(
     Float[B]
         Nats.
     """
-    _revealed(denoiser, x)
-    state = torch.full_like(x, denoiser.mask_id) if start is None else start
+    x = _revealed(denoiser, x)
+    state = torch.full_like(x, denoiser.mask_id) if start is None else start.long()
     if state.shape != x.shape or not bool(
         ((state == x) | (state == denoiser.mask_id)).all()
     ):
@@ -231,9 +243,14 @@ def adaptive_log_prob(
     total: Tensor | float = 0.0
     left = (state == denoiser.mask_id).sum(1)
     for _ in range(int(left.max()) if len(x) else 0):
-        log_p = _no_mask(denoiser, denoiser(state)).log_softmax(-1)
+        logits = without_mask(denoiser, denoiser(state))
+        _checks.token_range(x, "x", logits.shape[-1], wait=False)
+        log_p = logits.log_softmax(-1)
         masked = state == denoiser.mask_id
-        chosen = score(log_p).masked_fill(~masked, -torch.inf).argmax(1, keepdim=True)
+        value = score(log_p)
+        # a masked position stays above a revealed one, even with a score of -inf
+        value = value.clamp(min=torch.finfo(value.dtype).min)
+        chosen = value.masked_fill(~masked, -torch.inf).argmax(1, keepdim=True)
         token = x.gather(1, chosen)
         here = log_p.gather(1, chosen[..., None].expand(-1, 1, log_p.shape[-1]))
         term = here[:, 0].gather(1, token)[:, 0]
@@ -242,10 +259,11 @@ def adaptive_log_prob(
     return torch.as_tensor(total).expand(len(x))
 
 
-def _revealed(denoiser: Denoiser, x: Tensor) -> None:
-    _checks.tokens(x, "x")
+def _revealed(denoiser: Denoiser, x: Tensor) -> Tensor:
+    x = _checks.tokens(x, "x")
     if bool((x == denoiser.mask_id).any()):
         raise ValueError("x must be fully revealed, got sequences that hold the mask")
+    return x
 
 
 def _log_prob_at(
@@ -264,12 +282,17 @@ def _in_order(denoiser: Any, x: Tensor, order: Tensor) -> Tensor:
 
 def _token_log_prob(denoiser: Denoiser, logits: Tensor, target: Tensor) -> Tensor:
     """log p(target) under logits Float[..., V]."""
-    log_p = _no_mask(denoiser, logits).log_softmax(-1)
+    _checks.token_range(target, "x", logits.shape[-1], wait=False)
+    log_p = without_mask(denoiser, logits).log_softmax(-1)
     return log_p.gather(-1, target[..., None])[..., 0]
 
 
-def _no_mask(denoiser: Denoiser, logits: Tensor) -> Tensor:
-    """Logits in float32 at least, without probability for the mask."""
+def without_mask(denoiser: Denoiser, logits: Tensor) -> Tensor:
+    """Logits in float32 at least, without probability for the mask.
+
+    Whoever reads the logits of a denoiser outside the decoding loop does it through
+    this function: a denoiser may have a column for the mask.
+    """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     if denoiser.mask_id < logits.shape[-1]:
@@ -305,7 +328,8 @@ def log_probs(
     Float[K, B]
         Nats.
     """
-    check_orders(_checks.tokens(orders, "orders"), x.shape[-1], "orders")
+    x = _checks.tokens(x, "x")
+    orders = check_orders(_checks.tokens(orders, "orders"), x.shape[1], "orders")
     each = orders.repeat_interleave(len(x), 0)  # [K * B, L]
     every = x.repeat(len(orders), 1)
     return log_prob(denoiser, every, each, rows=rows).view(len(orders), len(x))
@@ -336,7 +360,8 @@ def mixture_log_prob(
         In nats. With all orders this is the likelihood of a model that draws its order
         uniformly, which the mean of :func:`log_prob` over the orders bounds from below.
     """
-    _checks.tokens(orders, "orders")
+    if not len(_checks.tokens(orders, "orders")):
+        raise ValueError(f"orders must hold an order, got shape {tuple(orders.shape)}")
     if weights is None:
         weights = torch.full((len(orders),), 1 / len(orders), dtype=torch.float64)
     weights = _checks.probabilities(weights, "weights")

@@ -149,12 +149,17 @@ def player(
         raise TypeError(
             f"source must be a Generation or a History, got {type(source).__name__}"
         )
+    _checks.function(decode, "decode")
     states = history.states[:, _row(row, history.states.shape[1])].tolist()  # [S+1][L]
     confidence = history.confidence[:, row].tolist()  # [S][L]
     block = history.block[:, row].tolist()  # [S]
 
     def text(token: int) -> str | None:
-        return None if token == history.mask_id else decode(token)
+        if token == history.mask_id:
+            return None
+        if not isinstance(word := decode(token), str):
+            raise TypeError(f"decode must return a string, got {word!r} of {token}")
+        return word
 
     frames: list[list[tuple[int, str | None, float | None]]] = []
     revisions = 0
@@ -179,7 +184,7 @@ def player(
         "blocks": int(history.n_blocks[row]),
         "revisions": revisions,
     }
-    return Player(title, (pane,), autoplay)
+    return Player(_title(title), (pane,), autoplay)
 
 
 def players(
@@ -193,7 +198,13 @@ def players(
     ]
     if not panes:
         raise ValueError("several must hold at least one player")
-    return Player(title, tuple(panes), autoplay)
+    return Player(_title(title), tuple(panes), autoplay)
+
+
+def _title(title: str) -> str:
+    if not isinstance(title, str):
+        raise TypeError(f"title must be a string, got {title!r}")
+    return title
 
 
 def _row(row: int, size: int) -> int:

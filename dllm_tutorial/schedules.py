@@ -58,6 +58,9 @@ def _accepts_floats(method: Callable, name: str) -> Callable:
         if isinstance(value, Tensor):
             if not value.is_floating_point():
                 raise TypeError(f"{name} must be floating point, got {value.dtype}")
+            if value.dtype in (torch.float16, torch.bfloat16):
+                # too few exponents or digits for what stands inside the formulas
+                return method(self, value.float()).to(value.dtype)
             return method(self, value)
         value = _checks.in_unit_interval(value, name)
         return method(self, torch.tensor(value, dtype=torch.float64))
@@ -76,9 +79,9 @@ class Schedule:
     r"""A masking schedule :math:`\alpha_t`, decreasing in t.
 
     Every method takes a float in [0, 1] (and returns a float64 tensor) or a
-    floating-point tensor of any shape (and keeps its dtype and device; its range is
-    the caller's promise, because checking it would wait for the device). ``alpha``
-    and ``dalpha`` can be differentiated by autograd.
+    floating-point tensor of any shape (and keeps its dtype and device, computing half
+    precision in float32; its range is the caller's promise, because checking it would
+    wait for the device). ``alpha`` and ``dalpha`` can be differentiated by autograd.
     """
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -105,15 +108,18 @@ class Schedule:
         r"""Loss weight :math:`-\alpha'_t / (1 - \alpha_t)`, positive.
 
         The rate, per unit of time, at which the reverse process reveals a masked
-        token. Infinite at t = 0 for every ideal schedule.
+        token. Infinite at t = 0 for every ideal schedule, and wherever 1 - alpha has
+        rounded to 0 on the way there.
         """
-        return -self.dalpha(t) / self.masked(t)
+        masked = self.masked(t)
+        return torch.where(masked > 0, -self.dalpha(t) / masked, math.inf)
 
     def inverse(self, a: float | Tensor) -> Tensor:
         """Time t at which ``alpha(t) == a``, to the last bits of the dtype.
 
-        A value that the schedule never reaches gives the nearer end: 0 above
-        alpha(0), 1 below alpha(1). The base class bisects, without a gradient.
+        A value that the schedule never reaches gives the nearer end: 0 from alpha(0)
+        on, 1 below alpha(1). The base class bisects, without a gradient, and stops at
+        4e-34 in place of 0; a closed form may miss an end by its last bits.
         """
         if not isinstance(a, Tensor):
             a = torch.tensor(_checks.in_unit_interval(a, "a"), dtype=torch.float64)

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,10 @@ def provenance(command: str, seeds: int | Sequence[int]) -> dict[str, Any]:
         tracked files differ from that commit), ``device``, ``threads``, ``python``,
         ``torch``, ``package`` (version) and ``time`` (UTC, ISO 8601).
     """
-    if not isinstance(command, str) or not command:
-        raise TypeError(f"command must be a non-empty string, got {command!r}")
-    listed = [seeds] if isinstance(seeds, int) else list(seeds)
+    _checks.string(command, "command")
+    if isinstance(seeds, str) or not isinstance(seeds, Integral | Iterable):
+        raise TypeError(f"seeds must be one integer or several, got {seeds!r}")
+    listed = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     changes = _git("status", "--porcelain", "--untracked-files=no")
     cuda = torch.cuda.is_available()
     return {
@@ -114,6 +116,7 @@ def write_rows(
         One measurement each.
     origin : mapping, optional
         The answer of :func:`provenance`, written to ``path`` with suffix ``.json``.
+        Without it a file of that name is removed: it told of other rows.
     """
     path = Path(path)
     if path.suffix != ".csv":
@@ -121,10 +124,14 @@ def write_rows(
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if table.empty:
         raise ValueError("rows must not be empty")
+    if origin is not None and not isinstance(origin, Mapping):
+        raise TypeError(f"origin must be a mapping or None, got {origin!r}")
+    text = json.dumps(dict(origin or {}), indent=2) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     _files.write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
-    if origin is not None:
-        text = json.dumps(dict(origin), indent=2) + "\n"
+    if origin is None:
+        path.with_suffix(".json").unlink(missing_ok=True)
+    else:
         _files.write_whole(path.with_suffix(".json"), text.encode())
     return table
 
@@ -167,6 +174,8 @@ def _sample(values: ArrayLike, name: str = "values") -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] < 2:
         raise ValueError(f"{name} must hold at least two numbers, got {array.shape}")
+    if np.isnan(array).any():
+        raise ValueError(f"{name} must hold numbers, got NaN among them: {array}")
     return array
 
 
@@ -181,7 +190,7 @@ def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> Interval:
         Coverage, between 0 and 1.
     """
     k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(n, float))
-    if np.any(n < 1) or np.any(k < 0) or np.any(k > n):
+    if not np.all((n >= 1) & (k >= 0) & (k <= n)):  # NaN is refused, too
         raise ValueError(
             f"successes must lie between 0 and n, and n be positive: got {k} of {n}"
         )
@@ -242,7 +251,7 @@ def bootstrap_interval(
         n_resamples=_checks.integer(resamples, "resamples", 1),
         confidence_level=_level(level),
         method="percentile",
-        random_state=np.random.default_rng(seed),
+        random_state=np.random.default_rng(_checks.integer(seed, "seed", 0)),
     )
     return result.confidence_interval.low, result.confidence_interval.high
 
@@ -268,7 +277,12 @@ def crossed_interval(
     S training seeds were measured on the same N instances, and another study would
     have other seeds and other instances: each resample draws both, with replacement
     (the pigeonhole bootstrap of Owen 2007). For a comparison give paired differences.
-    With few seeds it is somewhat narrow.
+
+    With few seeds the level is only a name. Simulated with three seeds, 100 instances
+    and normal spread, intervals at 95 % hold the truth in 97 % or more if seeds differ
+    by noise alone, in 91 % if the spread of their means is a fifth of that of a single
+    score around it, and in 80 % if it is half. If seeds are all that differs, the
+    interval ends at the lowest and the highest of them and holds the truth in 75 %.
 
     Parameters
     ----------
@@ -282,6 +296,10 @@ def crossed_interval(
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"values must be [seeds, instances], got {array.shape}")
+    if np.isnan(array).any():
+        raise ValueError(f"values must hold numbers, got NaN among them: {array}")
+    _checks.integer(resamples, "resamples", 1)
+    _checks.integer(seed, "seed", 0)
     over_seeds, over_instances = _weights(*array.shape, resamples, seed)
     means = ((over_instances @ array.T) * over_seeds).sum(1)
     tail = (1 - _level(level)) / 2

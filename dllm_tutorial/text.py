@@ -174,8 +174,14 @@ class CharTokenizer:
             ) from None
 
     def decode(self, tokens: Iterable[int] | Tensor) -> str:
-        """The text of a sequence of tokens."""
-        return "".join(self.alphabet[int(i)] for i in tokens)
+        """The text of a sequence of tokens; ValueError for one outside the alphabet."""
+        listed = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        places = [_checks.integer(token, "tokens", 0) for token in listed]
+        if places and max(places) >= self.vocab_size:
+            raise ValueError(
+                f"tokens must lie below {self.vocab_size}, got {max(places)}"
+            )
+        return "".join(self.alphabet[place] for place in places)
 
 
 class BytePairTokenizer:
@@ -239,6 +245,7 @@ def windows(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Tensor:
     A window never crosses from one text to the next; the rest of a text that does
     not fill a window is left out. A model sees nothing before a window's start.
     """
+    _checks.integer(length, "length", 1)
     rows = []
     for text in texts:
         tokens = tokenizer.encode(text)

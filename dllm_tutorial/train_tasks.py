@@ -32,7 +32,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from dllm_tutorial import lora, losses, pretrained, study, tasks, training
-from dllm_tutorial._files import append_rows
+from dllm_tutorial._files import put_rows
 from dllm_tutorial.decoding import generate, strategies
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
@@ -214,7 +214,7 @@ def train(run: Run, folder: Path, device: str) -> None:
             "train_nats_per_token": float(np.mean(seen)),
             "cpu_seconds": time.process_time() - clock,
         }
-        append_rows(folder / "curve.csv", [common | p for p in probes])
+        put_rows(folder / "curve.csv", [common | p for p in probes])
         print(record.step, f"{common['train_nats_per_token']:.3f}", probes, flush=True)
         probes.clear()
         clock, seen = time.process_time(), []

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dllm_tutorial import losses, ngrams, pretrained, study, text, training
-from dllm_tutorial._files import append_rows
+from dllm_tutorial._files import put_rows
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
 SEEDS = (0, 1, 2)
@@ -163,7 +163,7 @@ def train(run: Run, folder: Path, device: str) -> None:
             "standard_error": record.held_out[1],
             "cpu_seconds": time.process_time() - start,
         }
-        append_rows(folder / "curve.csv", [row])
+        put_rows(folder / "curve.csv", [row])
         seen, start = [], time.process_time()
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from dllm_tutorial import _checks, losses
-from dllm_tutorial._files import write_whole
+from dllm_tutorial._files import locked, write_whole
 from dllm_tutorial.muon import Muon
 from dllm_tutorial.networks import Transformer
 
@@ -66,19 +67,21 @@ class TrainingConfig:
     decay: str = "cosine"
 
     def __post_init__(self) -> None:
-        _checks.integer(self.steps, "steps", 1)
-        _checks.integer(self.batch_size, "batch_size", 1)
-        _checks.integer(self.warmup, "warmup", 0)
-        _checks.integer(self.seed, "seed", 0)
-        if not (self.lr > 0 and self.clip > 0 and self.weight_decay >= 0):
-            raise ValueError(
-                "lr and clip must be positive and weight_decay not negative, got "
-                f"{self.lr}, {self.clip}, {self.weight_decay}"
-            )
         _checks.one_of(self.optimizer, "optimizer", ("adamw", "muon"))
         _checks.one_of(self.decay, "decay", ("cosine", "trapezoid"))
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        decay, number = self.weight_decay, _checks.number
+        checked = {
+            "steps": _checks.integer(self.steps, "steps", 1),
+            "batch_size": _checks.integer(self.batch_size, "batch_size", 1),
+            "lr": number(self.lr, "lr", 0, open_left=True, open_right=True),
+            "warmup": _checks.integer(self.warmup, "warmup", 0),
+            "weight_decay": number(decay, "weight_decay", 0, open_right=True),
+            "clip": number(self.clip, "clip", 0, open_left=True),
+            "ema": number(self.ema, "ema", 0, 1, open_right=True),
+            "seed": _checks.integer(self.seed, "seed", 0),
+        }
+        for name, value in checked.items():  # numpy's numbers become Python's
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def step_generator(seed: int, step: int, device="cpu") -> Generator:
 def random_crops(stream: Tensor, length: int) -> Callable[[int, Generator], Tensor]:
     """A source of batches: Long[B, length] cut anywhere from ``stream: Long[N]``."""
     _checks.tokens(stream, "stream", ndim=1)
-    if len(stream) < length:
+    if len(stream) < _checks.integer(length, "length", 1):
         raise ValueError(
             f"stream must have at least {length} tokens, got {len(stream)}"
         )
@@ -217,42 +220,52 @@ def train(
         ``evaluate_every`` steps and after the last one.
     checkpoint
         A folder. If it holds a checkpoint of the same configuration, training goes
-        on from there; a new one is written every ``checkpoint_every`` steps.
+        on from there; a new one is written every ``checkpoint_every`` steps, as soon
+        as the next record is asked for: whoever keeps the records in a file has a
+        step there before it is in a checkpoint, and after a kill sees it again.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is damaged or of another configuration.
+    RuntimeError
+        If another run is filling the folder.
     """
+    _checks.integer(checkpoint_every, "checkpoint_every", 1)
     device = next(model.parameters()).device
     optimizers = _optimizers(model, config)
     ema = Ema(model, config.ema)
-    step = 0
-    if checkpoint is not None:
-        step = _resume(Path(checkpoint), model, optimizers, ema, config)
-    while step < config.steps:
-        generator = step_generator(config.seed, step, device)
-        lr = learning_rate(step, config)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-        model.train()
-        with torch.random.fork_rng():  # dropout draws from the global generators
-            torch.manual_seed(generator.initial_seed())
-            on_gpu = device.type == "cuda"
-            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
-                value = loss(model, draw(config.batch_size, generator), generator)
-            model.zero_grad()
-            value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        for optimizer in optimizers:
-            optimizer.step()
-        step += 1
-        ema.update(model, step)
-        last = step == config.steps
-        held_out = None
-        if evaluate and (last or (evaluate_every and step % evaluate_every == 0)):
-            held_out = _with_weights(model, ema.weights, evaluate)
-        if checkpoint is not None and (last or step % checkpoint_every == 0):
-            _write_checkpoint(Path(checkpoint), model, optimizers, ema, config, step)
-        if last:
-            model.load_state_dict(ema.weights)
-        yield Record(step, value.item(), lr, held_out)
+    folder = None if checkpoint is None else Path(checkpoint)
+    with locked(folder) if folder else nullcontext():
+        step = _resume(folder, model, optimizers, ema, config) if folder else 0
+        while step < config.steps:
+            generator = step_generator(config.seed, step, device)
+            lr = learning_rate(step, config)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+            model.train()
+            with torch.random.fork_rng():  # dropout draws from the global generators
+                torch.manual_seed(generator.initial_seed())
+                on_gpu = device.type == "cuda"
+                with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+                    value = loss(model, draw(config.batch_size, generator), generator)
+                model.zero_grad()
+                value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+            step += 1
+            ema.update(model, step)
+            last = step == config.steps
+            held_out = None
+            if evaluate and (last or (evaluate_every and step % evaluate_every == 0)):
+                held_out = _with_weights(model, ema.weights, evaluate)
+            if last:  # nobody trains on from here: the checkpoint may have these, too
+                model.load_state_dict(ema.weights)
+            yield Record(step, value.item(), lr, held_out)
+            if folder and (last or step % checkpoint_every == 0):
+                _write_checkpoint(folder, model, optimizers, ema, config, step)
     # also where the checkpoint that was found was already complete
     model.load_state_dict(ema.weights)
     model.eval()
@@ -324,16 +337,22 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], about: dict) -> N
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Read what :func:`save_weights` wrote: (tensors, about).
 
-    Raises ValueError if the hash of the two does not match.
+    Raises ValueError if ``path`` is damaged or the hash of the two does not match.
     """
     path = Path(path)
-    pointer = json.loads(path.read_text())
-    data = (path.parent / pointer["weights"]).read_bytes()
-    if _digest(pointer["about"], data) != pointer["sha256"]:
+    try:
+        pointer = json.loads(path.read_bytes())
+        about, digest = pointer["about"], pointer["sha256"]
+        weights = path.parent / pointer["weights"]
+    except (ValueError, TypeError, KeyError):  # cut off, or not from here
         raise ValueError(
-            f"{path.name} and {pointer['weights']} do not match their SHA-256"
-        )
-    return load_tensors(data), pointer["about"]
+            f"path must name weights and their SHA-256, but {path} is damaged: "
+            "put a copy in its place, or remove it to train anew"
+        ) from None
+    data = weights.read_bytes()
+    if _digest(about, data) != digest:
+        raise ValueError(f"{path.name} and {weights.name} do not match their SHA-256")
+    return load_tensors(data), about
 
 
 def _digest(about: dict, data: bytes) -> str:

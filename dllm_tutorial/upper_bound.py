@@ -243,7 +243,8 @@ def _draw(
     generator: Generator | None,
 ) -> Tensor:
     """log p of each block in its own random order, Float64[draws, B, blocks]."""
-    size, length = _checks.tokens(x0, "x0").shape
+    x0 = _checks.tokens(x0, "x0")
+    size, length = x0.shape
     block = length
     if block_length is not None:
         block = min(length, _checks.integer(block_length, "block_length", 1))
@@ -282,19 +283,18 @@ def sample_in_order(
     -------
     Long[B, L]
     """
-    size, length = _checks.tokens(order, "order").shape
+    order = _checks.tokens(order, "order")
+    size, length = order.shape
     orders.check_orders(order, length)
-    x = torch.full_like(order, denoiser.mask_id, dtype=torch.long)
+    x = torch.full_like(order, denoiser.mask_id)
     row = torch.arange(size, device=order.device)
     for step in range(length):
-        position = order[:, step].long()
+        position = order[:, step]
         if _reads_order(denoiser):
             logits = denoiser.in_order(x, order)[:, step]  # type: ignore[attr-defined]
         else:
             logits = denoiser(x)[row, position]
-        if denoiser.mask_id < logits.shape[-1]:
-            column = torch.arange(logits.shape[-1], device=x.device)
-            logits = logits.masked_fill(column == denoiser.mask_id, -math.inf)
+        logits = orders.without_mask(denoiser, logits)
         x[row, position] = _categorical(logits, generator)
     return x
 
@@ -339,9 +339,9 @@ def posterior_estimate(
         The standard error is that of the random orders alone (NaN for K < 3). What the
         draw from the posterior adds shows only over many sequences.
     """
-    length = _checks.tokens(x0, "x0").shape[1]
+    x0 = _checks.tokens(x0, "x0")
     _checks.integer(draws, "draws", 1)
-    orders.check_orders(order, length)
+    order = orders.check_orders(order, x0.shape[1])
     if order.shape != x0.shape:
         raise ValueError(
             f"order must have shape {tuple(x0.shape)}, got {tuple(order.shape)}"
@@ -390,7 +390,8 @@ def posterior_orders(
     -------
     Long[draws, B, L]
     """
-    size, length = _checks.tokens(x0, "x0").shape
+    x0 = _checks.tokens(x0, "x0")
+    size, length = x0.shape
     _checks.integer(draws, "draws", 1)
     if _reads_order(denoiser):
         every, log_p = _all_orders(denoiser, x0)
@@ -487,7 +488,7 @@ def exact_bounds(denoiser: Denoiser, x0: Tensor) -> Bounds:
     x0 : Long[B, L]
         At most 20 positions, at most 9 for an any-order network.
     """
-    _checks.tokens(x0, "x0")
+    x0 = _checks.tokens(x0, "x0")
     if _reads_order(denoiser):
         return order_bounds(_all_orders(denoiser, x0)[1])
     steps = _set_table(denoiser, x0)
@@ -528,7 +529,7 @@ def _set_table(denoiser: Denoiser, x0: Tensor) -> Tensor:
         raise ValueError("x0 must be fully revealed, got sequences that hold the mask")
     sets = masking.all_masks(length, device=x0.device)[:-1]
     table = []
-    for part in sets.split(max(1, CHUNK // size)):
+    for part in sets.split(max(1, CHUNK // max(1, size))):
         states = torch.where(part[:, None], x0, denoiser.mask_id).flatten(0, 1)
         nll = losses.token_nll(denoiser, states, x0.repeat(len(part), 1))
         table.append(-nll.double().view(len(part), size, length))
@@ -554,7 +555,7 @@ def _all_orders(denoiser: Denoiser, x0: Tensor) -> tuple[Tensor, Tensor]:
     every = orders.all_orders(length)
     log_p = [
         orders.log_probs(denoiser, x0, part.to(x0.device))
-        for part in every.split(max(1, CHUNK // (size * length)))
+        for part in every.split(max(1, CHUNK // max(1, size * length)))
     ]
     return every, torch.cat(log_p).double()
 

@@ -339,6 +339,13 @@ def test_closed_forms_at_temperature_one_and_their_errors():
     for form in (bench.closed_form, bench.closed_threshold):
         with pytest.raises(ValueError, match="temperature must be 0 or 1"):
             form("shuffle", 3, 1, 0.5)
+    for temperature in (0, 1):
+        with pytest.raises(TypeError, match="n must be an integer"):
+            bench.closed_threshold("shuffle", 4.5, 0.5, temperature)
+        with pytest.raises(ValueError, match="n must be at least 1"):
+            bench.closed_threshold("replace_random", 0, 0.5, temperature)
+        with pytest.raises(ValueError, match="gamma must lie"):
+            bench.closed_threshold("shuffle", 4, 2.0, temperature)
 
 
 # ------------------------------------------------------------- learning and published
@@ -377,6 +384,9 @@ def test_published_numbers_have_intervals():
     gap = bench.published_difference((1, 32)).set_index("task")
     assert gap.difference["reverse"] == pytest.approx((0.99 + 0.23 - 0.88 - 0.23) / 2)
     assert (gap.low < gap.difference).all() and (gap.difference < gap.high).all()
+    for ks in ([99], [1, 3], []):
+        with pytest.raises(ValueError, match="ks must be some of"):
+            bench.published_difference(ks)
 
 
 # ------------------------------------------------- one right answer, seen part by part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -132,16 +133,24 @@ def test_the_last_stage_is_the_fine_tuned_network(tmp_path, monkeypatch):
 
 
 def test_a_version_belongs_to_the_models_that_are_measured(tmp_path, monkeypatch):
+    def put(name, weights, **about):
+        content = {"about": about, "weights": weights}
+        (tmp_path / f"tasks-{name}.json").write_text(json.dumps(content))
+
     for name in ("dllm-0", "ar-0", "long-0"):
-        (tmp_path / f"tasks-{name}.json").write_text(name)
+        put(name, "first")
+    put("tuned-copy-0", "first", base="tasks-dllm-0")
     monkeypatch.setattr(bench_study.pretrained, "FOLDER", tmp_path)
     cells = [{"model": "exact"}, {"model": "dllm-0"}, {"model": "stage40-0"}]
     before = bench_study.version(cells)
-    (tmp_path / "tasks-long-0.json").write_text("other")
+    adapted = bench_study.version([{"model": "tuned-copy-0"}])
+    put("long-0", "other")
     assert bench_study.version(cells) == before
     assert bench_study.version([{"model": "stage40-0"}]) == before
-    (tmp_path / "tasks-dllm-0.json").write_text("other")
+    assert bench_study.version([{"model": "tuned-copy-0"}]) == adapted
+    put("dllm-0", "other")
     assert bench_study.version(cells) != before
+    assert bench_study.version([{"model": "tuned-copy-0"}]) != adapted
 
 
 @pytest.mark.slow
@@ -167,6 +176,16 @@ def test_two_kills_end_in_the_rows_of_an_undisturbed_study(tmp_path):
     for row, line in zip(rows, table.to_dict("records"), strict=True):
         for column in ("task", "rule", "right", "calls", "correct"):
             assert line[column] == str(row[column])
+
+
+def test_rows_of_exact_models_alone_do_not_replace_all(tmp_path, monkeypatch, capsys):
+    cells = [cell("exact", "copy", "random", 24, instances=2)]
+    monkeypatch.setattr(bench_study, "STUDIES", {"toy": (measure, lambda: cells)})
+    monkeypatch.setattr(bench_study, "RESULTS", tmp_path / "results")
+    with pytest.raises(SystemExit):
+        bench_study.main(["--exact", "--out", str(tmp_path / "out")])
+    assert "--exact needs --results" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_study_is_refused(tmp_path):

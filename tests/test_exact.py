@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dllm_tutorial import exact, joints, orders
-from dllm_tutorial.denoiser import Denoiser, NoisyDenoiser
+from dllm_tutorial.denoiser import Denoiser, FunctionDenoiser, NoisyDenoiser
+from dllm_tutorial.schedules import Linear, Polynomial
 from helpers import RandomTableDenoiser, all_sequences
 
 ALPHA = 1e-4  # error rate of each sampled test
@@ -313,3 +314,59 @@ BAD_INPUT = [
 def test_bad_input_is_named(call, error, name):
     with pytest.raises(error, match=name):
         call()
+
+
+def with_mask_column(inner, place):
+    """The same denoiser with a likely column for the mask, which has id ``place``."""
+    tokens = torch.tensor([v for v in range(inner.mask_id + 1) if v != place])
+    inside = torch.full((inner.mask_id + 1,), inner.mask_id)
+    inside[tokens] = torch.arange(inner.mask_id)
+
+    def logits(x):
+        wide = torch.full((*x.shape, inner.mask_id + 1), 5.0, dtype=torch.float64)
+        wide[..., tokens] = inner(inside[x])
+        return wide
+
+    return FunctionDenoiser(logits, place), tokens
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64])
+def test_a_column_for_the_mask_changes_no_law(place, dtype):
+    inner = RandomTableDenoiser(2, 3, seed=5)
+    denoiser, tokens = with_mask_column(inner, place)
+    x, start = torch.full((3,), 2), torch.full((3,), place, dtype=dtype)
+    blocks = [[0, 2], [1]]
+    for wanted, got in (
+        (
+            exact.parallel_law(inner, x, blocks),
+            exact.parallel_law(denoiser, start, blocks),
+        ),
+        (
+            exact.random_top_k_law(inner, x, 2),
+            exact.random_top_k_law(denoiser, start, 2),
+        ),
+    ):
+        log_q = got.log_prob(tokens[wanted.support])
+        assert torch.allclose(log_q.exp(), wanted.probs, atol=1e-12)
+
+
+def test_a_sequence_of_weight_zero_costs_nothing():
+    support = torch.tensor([[0, 0], [1, 1], [0, 1]])
+    joint = joints.TableJoint(support, torch.tensor([0.5, 0.5, 0.0]), 2)
+    # T = 1 draws both at once: log 2; T = 2 does so with probability 1/2, and then KL
+    # is that of the mixture: log(1 / 2) - log(1/2 (1/2 + 1/4))
+    kl = exact.ancestral_kl(joint, Linear(), [1, 2])
+    assert kl == pytest.approx([math.log(2), math.log(4 / 3)], abs=1e-12)
+
+
+def test_a_steep_schedule_reveals_everything_in_its_last_steps():
+    inner = RandomTableDenoiser(2, 3, seed=5)
+    x = all_sequences(2, 3)
+    log_p = exact.ancestral_log_prob(inner, x, Polynomial(200.0), 64)
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_an_ancestral_law_that_is_too_large_is_refused():
+    with pytest.raises(ValueError, match="joint must have"):
+        exact.ancestral_law(joints.shuffle(9), Linear(), 2)

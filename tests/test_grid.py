@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -386,6 +387,72 @@ def test_two_runs_cannot_fill_one_folder(tmp_path):
     assert process.exitcode == 0 and len(finished(tmp_path)) == 1
 
 
+def test_two_threads_cannot_fill_one_folder(tmp_path):
+    held, release = threading.Event(), threading.Event()
+    thread = threading.Thread(target=hold, args=(tmp_path, held, release))
+    thread.start()
+    assert held.wait(20)
+    with pytest.raises(RuntimeError, match="another run is filling"):
+        run(toy_cells(1), square, tmp_path)
+    release.set()
+    thread.join()
+    hold(tmp_path, held, release)  # the lock is free again
+    assert len(finished(tmp_path)) == 1
+
+
+DAMAGED = {
+    "no place": lambda record: {k: v for k, v in record.items() if k != "where"},
+    "place": lambda record: record | {"where": "here"},
+    "null": lambda record: record | {"rows": None},
+    "string": lambda record: record | {"rows": "rows"},
+    "numbers": lambda record: record | {"rows": [1]},
+    "deep row": lambda record: record | {"rows": [{"square": [1]}]},
+    "setting": lambda record: record | {"rows": [{"k": 1}]},
+    "list": lambda record: [record],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_file_that_is_json_and_no_cell_is_measured_again(damage, tmp_path):
+    whole = run(toy_cells(2), square, tmp_path)
+    victim = sorted(tmp_path.glob("*.json"))[0]
+    record = json.loads(victim.read_bytes())
+    victim.write_text(json.dumps(DAMAGED[damage](record)))
+    with pytest.warns(UserWarning, match="was damaged: Cell.* is measured again"):
+        same(run(toy_cells(2), square, tmp_path), whole)
+    again = json.loads(victim.read_bytes())
+    assert again["rows"] == record["rows"] and again.keys() == record.keys()
+
+
+def test_a_file_of_a_thousand_brackets_is_measured_again(tmp_path):
+    whole = run(toy_cells(2), square, tmp_path)
+    sorted(tmp_path.glob("*.json"))[0].write_text("[" * 100_000)
+    with pytest.warns(UserWarning, match="was damaged"):
+        same(run(toy_cells(2), square, tmp_path), whole)
+
+
+def test_a_folder_in_place_of_a_file_is_named_and_left_alone(tmp_path):
+    run(toy_cells(2), square, tmp_path)
+    victim = sorted(tmp_path.glob("*.json"))[0]
+    victim.unlink()
+    victim.mkdir()
+    with pytest.raises(ValueError, match=f"cells of .* only, found {victim}"):
+        run(toy_cells(2), square, tmp_path)
+    assert victim.is_dir()
+
+
+class Power:
+    def __init__(self, n):
+        self.n = n
+
+    def measure(self, cell):
+        return [{"power": cell["k"] ** self.n}]
+
+    @classmethod
+    def of_class(cls, cell):
+        return [{"name": cls.__name__}]
+
+
 def test_arguments_are_checked_before_anything_is_measured(tmp_path):
     def never(cell):
         raise AssertionError
@@ -404,8 +471,20 @@ def test_arguments_are_checked_before_anything_is_measured(tmp_path):
         run(one, never, tmp_path, command="")
     with pytest.raises(TypeError, match="version must be a string"):
         run(one, never, tmp_path, version=[1])
-    with pytest.raises(TypeError, match="measure must be a function"):
-        run(one, np.vectorize(never), tmp_path)
+    for version in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="version must be finite"):
+            run(one, never, tmp_path, version=version)
+    for bound in (np.vectorize(never), Power(2).measure, Power.of_class):
+        with pytest.raises(TypeError, match="measure must be a function"):
+            run(one, bound, tmp_path)
+    with pytest.raises(TypeError, match="executor must be an Executor or None, got 3"):
+        run(one, never, tmp_path, executor=3)
+    with pytest.raises(TypeError, match="cost must be callable, got 3"):
+        run(one, never, tmp_path, cost=3)
+    with pytest.raises(TypeError, match=r"a cell must be a mapping .* got 1"):
+        run([1, 2], never, tmp_path)
+    with pytest.raises(TypeError, match=r"name of a setting must be .* got 3"):
+        run([{3: "k"}], never, tmp_path)
     with pytest.raises(ValueError, match="n must be at least 1"):
         grid.workers(0)
 
@@ -479,6 +558,13 @@ def test_whole_numbers_stay_whole_where_some_are_missing(tmp_path):
     study.write_rows(tmp_path / "toy.csv", table, table.attrs)
     lines = (tmp_path / "toy.csv").read_text().splitlines()
     assert lines[1:3] == [f"top,{2**53 + 1},,True,", f"top,{2**53 + 1},,,0.5"]
+
+
+@pytest.mark.parametrize("large", [2**63, -(2**63) - 1, 2**80])
+def test_a_whole_number_of_any_size_may_be_missing_somewhere(large, tmp_path):
+    cells = [{"k": 0, "n": large}, {"k": 1}]
+    table = run(cells, lambda cell: [{"x": cell.get("n")}], tmp_path)
+    assert table["n"].tolist() == table["x"].tolist() == [large, None]
 
 
 def test_seconds_are_kept_beside_the_rows(tmp_path):

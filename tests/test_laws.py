@@ -12,7 +12,9 @@ from scipy import stats
 import reference_decoding as ref
 from dllm_tutorial import exact, joints, laws, limited
 from dllm_tutorial.decoding import generate, strategies
+from dllm_tutorial.denoiser import FunctionDenoiser
 from helpers import RandomTableDenoiser
+from test_exact import with_mask_column
 
 CASES = {
     "confidence": (strategies.confidence_top_k(2), ref.top_k(ref.confident, 2)),
@@ -198,3 +200,42 @@ def test_puzzles_have_one_solution_and_no_clue_to_spare():
         for spare in clues:
             kept = [i for i in clues if i != spare]
             assert (joint.support[:, kept] == puzzle[kept]).all(1).sum() > 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_column_for_the_mask_changes_no_law(place, name, temperature):
+    inner = RandomTableDenoiser(2, 4, 1)
+    denoiser, tokens = with_mask_column(inner, place)
+    strategy = CASES[name][0]
+    wanted, got = (
+        laws.answer_law(
+            d, torch.full((4,), d.mask_id), strategy, temperature=temperature
+        )
+        for d in (inner, denoiser)
+    )
+    log_q = got.answers.log_prob(tokens[wanted.answers.support])
+    assert torch.allclose(log_q.exp(), wanted.answers.probs, atol=1e-12)
+    assert got.nfe == pytest.approx(wanted.nfe, abs=1e-12)
+
+
+def test_a_denoiser_without_a_token_to_draw_is_refused():
+    logits = torch.tensor([0.0, -math.inf, -math.inf])  # the mask has the only one
+    denoiser = FunctionDenoiser(lambda x: logits.expand(*x.shape, 3), 0)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(ValueError, match="denoiser must leave a token"):
+            laws.answer_law(
+                denoiser,
+                torch.zeros(2, dtype=torch.long),
+                strategies.left_to_right(1),
+                temperature=temperature,
+            )
+
+
+def test_grids_of_probability_zero_are_no_second_solutions():
+    support = torch.tensor([[0, 0], [1, 1], [0, 1]])
+    joint = joints.TableJoint(support, torch.tensor([0.5, 0.5, 0.0]), 2)
+    generator = torch.Generator().manual_seed(0)
+    puzzles, _ = limited.unique_puzzles(joint, 20, generator)
+    assert ((puzzles != joint.mask_id).sum(1) == 1).all()  # one cell says it all

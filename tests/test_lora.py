@@ -81,3 +81,8 @@ def test_bad_ranks_are_refused(rank, error):
 def test_adapting_twice_is_refused():
     with pytest.raises(ValueError, match="adapted already"):
         lora.adapt(adapted(), 2, Generator())
+
+
+def test_a_plain_network_has_nothing_to_merge():
+    with pytest.raises(ValueError, match="model must be adapted"):
+        lora.merge(tiny())

@@ -597,3 +597,133 @@ def test_an_order_that_is_never_used_may_be_impossible():
     log_prior = torch.tensor([0.0, -math.inf])
     average = losses.average_loss(log_p, log_prior)
     assert torch.equal(average, torch.tensor([1.0, 2.0]))
+
+
+def test_a_row_with_nothing_to_mask_costs_nothing():
+    maskable = torch.tensor([[False] * 3, [True] * 3])
+    for seed in range(5):
+        loss = losses.exact_count_loss(
+            DENOISER, X, maskable=maskable, generator=seeded(seed)
+        )
+        assert loss[0] == 0 and loss[1] > 0
+    found = losses.nelbo_estimate(DENOISER, X, 512, maskable=maskable)
+    assert found.value[0] == 0 and found.standard_error[0] == 0
+    wanted = losses.exact_nelbo(DENOISER, X)[1]
+    assert (found.value[1] - wanted).abs() < 5 * found.standard_error[1]
+
+
+def fixed(mask_id: int = VOCAB) -> FunctionDenoiser:
+    """Predictions that do not depend on what is seen: every bound is the NLL."""
+    logits = torch.randn(LENGTH, VOCAB, generator=seeded(11), dtype=torch.float64)
+    return FunctionDenoiser(lambda x: logits.expand(len(x), -1, -1), mask_id)
+
+
+@pytest.mark.parametrize("schedule", [Polynomial(0.04), Polynomial(200.0)])
+def test_steep_schedules_are_integrated_and_summed(schedule):
+    wanted = losses.ar_loss(fixed(), X)  # each token is revealed once
+    assert torch.allclose(losses.exact_nelbo(fixed(), X, schedule), wanted, atol=1e-9)
+    value = losses.exact_t_step(fixed(), X, 64, schedule)
+    assert torch.allclose(value, wanted, atol=1e-9)
+    for seed in range(20):
+        loss = losses.nelbo_t_step(fixed(), X, 64, schedule, generator=seeded(seed))
+        assert bool(loss.isfinite().all())
+
+
+def test_a_schedule_that_cannot_be_integrated_is_refused():
+    class Kink(Schedule):
+        def alpha(self, t):
+            return torch.where(t < 0.3, 1 - 2 * t, 4 * (1 - t) / 7)
+
+        def dalpha(self, t):
+            return torch.where(t < 0.3, -2.0, -4 / 7).to(t)
+
+    for schedule in (Polynomial(0.01), Kink()):
+        with pytest.raises(ValueError, match="schedule must be smooth"):
+            losses.exact_nelbo(DENOISER, X, schedule)
+
+
+def test_a_time_that_masks_nothing_costs_nothing(monkeypatch):
+    class Square(Schedule):
+        def alpha(self, t):
+            return 1 - t**2  # rounds to 1 below 1e-8
+
+        def dalpha(self, t):
+            return -2 * t
+
+    early = torch.tensor([1e-9, 1e-9], dtype=torch.float64)
+    monkeypatch.setattr(masking, "draw_times", lambda *_, **__: early)
+    assert losses.nelbo(DENOISER, X, Square()).tolist() == [0, 0]
+
+
+def test_empty_batches():
+    none = X[:0]
+    for value in (
+        losses.exact_nelbo(DENOISER, none),
+        losses.exact_t_step(DENOISER, none, 3),
+        losses.any_order_loss(DENOISER, none),
+        losses.ar_loss(DENOISER, none),
+    ):
+        assert value.shape == (0,)
+    for call in (
+        losses.nelbo,
+        losses.llada_loss,
+        losses.exact_count_loss,
+        losses.nelbo_estimate,
+        lambda d, x: losses.nelbo_t_step(d, x, 3),
+    ):
+        with pytest.raises(ValueError, match="x0 must hold a sequence"):
+            call(DENOISER, none)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
+)
+def test_every_type_of_token_gives_the_same_loss(dtype):
+    x = X.to(dtype)
+    for loss in (
+        losses.nelbo,
+        losses.exact_count_loss,
+        losses.any_order_loss,
+        lambda d, x, generator: losses.exact_nelbo(d, x),
+        lambda d, x, generator: losses.ar_loss(fixed(), x),
+    ):
+        got = loss(DENOISER, x, generator=seeded(3))
+        assert torch.equal(got, loss(DENOISER, X, generator=seeded(3)))
+
+
+@pytest.mark.parametrize("token", [-100, -1, VOCAB + 1])
+def test_tokens_outside_the_vocabulary_are_refused(token):
+    x = torch.tensor([[0, token, 2]])
+    for loss in (losses.exact_nelbo, losses.ar_loss):
+        with pytest.raises(ValueError, match="x0 must hold tokens between 0 and 2"):
+            loss(fixed(), x)
+
+
+@pytest.mark.parametrize(
+    ("maskable", "error"),
+    [
+        (torch.ones(2).bool(), ValueError),
+        (torch.ones(4, 3).bool(), ValueError),
+        (torch.ones(3), ValueError),
+        ([True, True, False], TypeError),
+    ],
+)
+def test_a_maskable_that_does_not_fit_is_named(maskable, error):
+    for loss in (losses.nelbo, losses.exact_count_loss, losses.nelbo_estimate):
+        with pytest.raises(error, match="maskable"):
+            loss(DENOISER, X, maskable=maskable)
+
+
+@pytest.mark.parametrize("loss", [losses.log_sum_loss, losses.average_loss])
+def test_log_probabilities_are_floats_and_the_prior_is_a_distribution(loss):
+    with pytest.raises(TypeError, match="log_p "):
+        loss(torch.tensor([[-3], [-4]]))
+    with pytest.raises(TypeError, match="log_prior"):
+        loss(torch.zeros(1, 2), torch.tensor([0]))
+    with pytest.raises(ValueError, match="log_p "):
+        loss(torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="log_prior"):
+        loss(torch.zeros(2, 2), torch.zeros(2))  # sums to 2
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        logits = torch.randn(500, generator=seeded(1)).to(dtype).requires_grad_()
+        loss(torch.zeros(500, 2), logits.log_softmax(0))

@@ -266,3 +266,48 @@ def test_all_masks():
 def test_bad_arguments_are_named(call, error, argument):
     with pytest.raises(error, match=argument):
         call(torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_small_integers_count_and_mask_like_large_ones(dtype):
+    x = torch.zeros(2, 300, dtype=dtype)
+    hidden = masking.mask_exactly(x, torch.tensor([100, 7], dtype=dtype), 999)
+    assert (hidden == 999).sum(1).tolist() == [100, 7]
+    assert hidden.dtype == torch.long
+    every = masking.forward(x, 1.0, Linear(), 999)
+    assert bool((every == 999).all())
+    x_t = torch.tensor([[0, 4]])
+    probs = torch.full((1, 2, 4), 0.25)
+    small = masking.reverse_posterior(x_t.to(dtype), probs, 0.2, 0.4, Linear(), 4)
+    wanted = masking.reverse_posterior(x_t, probs, 0.2, 0.4, Linear(), 4)
+    assert torch.equal(small, wanted)
+
+
+@pytest.mark.parametrize("method", masking.METHODS)
+def test_no_time_is_zero_even_if_the_largest_numbers_come(method, monkeypatch):
+    def largest(n, **_):
+        return torch.full((n,), 1 - 2.0**-53, dtype=torch.float64)
+
+    monkeypatch.setattr(masking.torch, "rand", largest)
+    t = masking.draw_times(7, method)
+    assert bool((t > 0).all()) and bool((t <= 1).all())
+
+
+def test_counts_of_rows_with_nothing_to_mask_are_zero():
+    length = torch.tensor([0, 3], dtype=torch.uint8)
+    counts = torch.stack([masking.draw_counts(2, length) for _ in range(50)])
+    assert bool((counts[:, 0] == 0).all())
+    assert set(counts[:, 1].tolist()) == {1, 2, 3}
+    with pytest.raises(ValueError, match="length"):
+        masking.draw_counts(2, torch.tensor([-3, 0]))
+
+
+def test_the_posterior_names_what_is_wrong():
+    x_t, probs = torch.tensor([[0, 4]]), torch.full((1, 2, 4), 0.25)
+    with pytest.raises(ValueError, match="s must lie"):
+        masking.reverse_posterior(x_t, probs, -1.0, 0.5, Linear(), 4)
+    with pytest.raises(ValueError, match="probs must sum to 1"):
+        masking.reverse_posterior(x_t, 2 * probs, 0.2, 0.5, Linear(), 4)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        p = torch.randn(1, 2, 500, generator=seeded(0)).to(dtype).softmax(-1)
+        masking.reverse_posterior(x_t, p, 0.2, 0.5, Linear(), 500)

@@ -139,7 +139,7 @@ def test_random_windows_in_closed_form_are_all_orders():
         assert nb.random_parallel_kl(chain, k) == pytest.approx(cost, abs=1e-10)
 
 
-@pytest.mark.parametrize("length", [64, 256])
+@pytest.mark.parametrize("length", [64, 256, 1100])
 def test_the_whole_past_of_a_random_order_costs_the_entropy(length):
     chain = stationary(5, length, vocab=4)
     h = nb.lag_entropies(chain)
@@ -469,3 +469,13 @@ def test_rows_of_text():
 def test_errors_name_the_argument(call, error, name):
     with pytest.raises(error, match=name):
         call(orders.left_to_right(3))
+
+
+def test_one_order_for_each_sequence_or_one_for_all():
+    joint, x = joints.cities(), torch.tensor([[0, 1], [1, 0], [0, 1]])
+    shown = torch.zeros(2, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="order must be one order or one for each"):
+        nb.step_nll(joint, x, torch.tensor([[0, 1], [1, 0]]), shown)
+    wanted = nb.step_nll(joint, x, torch.tensor([1, 0]), shown)
+    small = torch.tensor([1, 0], dtype=torch.int8)
+    assert torch.equal(nb.step_nll(joint, x.to(torch.uint8), small, shown), wanted)

@@ -426,6 +426,10 @@ BAD_INPUT = [
     (lambda: mix([[0, 1], [1, 0]], [0.5, 0.6]), ValueError, "weights"),
     (lambda: mix([[0, 1], [1, 0]], [1.0]), ValueError, "weights"),
     (lambda: mix([[0, 1], [1, 1]], None), ValueError, "orders"),
+    (lambda: mix(torch.zeros(0, 2).long().numpy(), None), ValueError, "orders must"),
+    (lambda: score([[0, 1]] * 3, [[0, 1], [1, 0]]), ValueError, "order must be one"),
+    (lambda: score([[0, -100]], [0, 1]), ValueError, "x must hold tokens"),
+    (lambda: adaptive([[0, -100]]), ValueError, "x must hold tokens"),
 ]
 
 
@@ -452,3 +456,30 @@ def mix(many, weights):
 def test_bad_input_is_named(call, error, name):
     with pytest.raises(error, match=name):
         call()
+
+
+def test_scores_of_minus_infinity_leave_a_distribution():
+    support = all_sequences(6, 2)
+    for score in (
+        lambda log_p: log_p.sort(-1).values[..., -2],  # -inf where one token is left
+        lambda log_p: torch.full(log_p.shape[:2], -math.inf),
+    ):
+        log_p = orders.adaptive_log_prob(joints.cities(), support, score)
+        assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    wanted = orders.log_prob(joints.cities(), support, torch.arange(2))
+    assert torch.equal(log_p.exp(), wanted.exp())  # all tied: the leftmost first
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32])
+def test_small_integers_are_tokens_and_positions(dtype):
+    denoiser = RandomTableDenoiser(3, 3, seed=1)
+    x, order = torch.tensor([[0, 1, 2], [2, 2, 0]]), torch.tensor([[2, 0, 1]])
+    score = orders.log_prob(denoiser, x, order)
+    assert torch.equal(orders.log_prob(denoiser, x.to(dtype), order.to(dtype)), score)
+    both = orders.log_probs(denoiser, x.to(dtype), order.to(dtype))
+    assert torch.equal(both[0], score)
+    mixed = orders.mixture_log_prob(denoiser, x.to(dtype), order.to(dtype))
+    assert torch.equal(mixed, score)
+    start = torch.full_like(x, 3).to(dtype)
+    value = orders.adaptive_log_prob(denoiser, x.to(dtype), confidence, start)
+    assert torch.equal(value, orders.adaptive_log_prob(denoiser, x, confidence))

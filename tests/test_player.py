@@ -107,6 +107,13 @@ def test_what_is_no_history_is_refused():
         player(TOY, decode, row=2)
     with pytest.raises(ValueError, match="at least one player"):
         players([])
+    with pytest.raises(TypeError, match="decode must be callable"):
+        player(TOY, WORDS)
+    with pytest.raises(TypeError, match="decode must return a string, got 1 of 1"):
+        player(TOY, lambda token: token)
+    for make in (player, lambda *given, title: players([player(*given)], title=title)):
+        with pytest.raises(TypeError, match="title must be a string, got None"):
+            make(TOY, decode, title=None)
 
 
 @pytest.mark.parametrize(

@@ -265,3 +265,30 @@ def test_by_name():
 def test_bad_arguments_are_named(call, error, argument):
     with pytest.raises(error, match=argument):
         call()
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_the_rounded_truth(schedule, dtype):
+    t = torch.tensor([0.1, 0.3, 0.5, 0.77, 0.8, 0.9, 0.99], dtype=dtype)
+    tiny = torch.finfo(dtype).tiny
+    for name in ("alpha", "dalpha", "masked", "weight"):
+        got, wanted = getattr(schedule, name)(t), getattr(schedule, name)(t.double())
+        assert got.dtype == dtype
+        gap = (got.double() - wanted).abs()
+        assert bool((gap <= torch.finfo(dtype).eps * wanted.abs() + tiny).all()), name
+    a = torch.tensor([0.1, 0.5, 0.9], dtype=dtype)
+    got, wanted = schedule.inverse(a), schedule.inverse(a.double())
+    assert torch.allclose(got.double(), wanted, rtol=2 * torch.finfo(dtype).eps)
+
+
+def test_the_weight_of_two_formulas_is_infinite_at_zero():
+    class Square(Schedule):
+        def alpha(self, t):
+            return 1 - t**2
+
+        def dalpha(self, t):
+            return -2 * t
+
+    t = torch.tensor([0.0, 1e-9, 0.5], dtype=torch.float64)
+    assert Square().weight(t).tolist() == [math.inf, math.inf, 4.0]  # 2 / t

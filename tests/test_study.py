@@ -30,7 +30,10 @@ def test_wilson_is_elementwise_and_stays_in_the_unit_interval():
     assert np.allclose(np.stack([low, high], 1), single, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("successes", "n"), [(3, 2), (-1, 2), (0, 0)])
+@pytest.mark.parametrize(
+    ("successes", "n"),
+    [(3, 2), (-1, 2), (0, 0), (math.nan, 10), (1, math.nan), (None, 3), ([1, None], 3)],
+)
 def test_wilson_refuses_impossible_counts(successes, n):
     with pytest.raises(ValueError, match="successes must lie between 0 and n"):
         study.wilson(successes, n)
@@ -89,6 +92,17 @@ def test_one_value_has_no_interval():
         study.mean_interval([1.0])
 
 
+def test_what_was_not_measured_is_no_number():
+    gaps = [1.0, math.nan, 2.0]
+    for interval in (study.mean_interval, study.bootstrap_interval):
+        with pytest.raises(ValueError, match="values must hold numbers, got NaN"):
+            interval(gaps)
+    with pytest.raises(ValueError, match="b must hold numbers, got NaN"):
+        study.paired_interval([1.0, 2.0, 3.0], gaps)
+    with pytest.raises(ValueError, match="values must hold numbers, got NaN"):
+        study.crossed_interval([gaps, gaps])
+
+
 def test_rows_come_back_as_they_were_written(tmp_path, monkeypatch):
     rows = [{"rule": "random", "k": 2, "p": 0.1 + 0.2}, {"rule": "x", "k": 3, "p": 1.0}]
     origin = study.provenance("python -m study", [0, 1])
@@ -109,7 +123,26 @@ def test_rows_need_a_csv_file_and_contents(tmp_path):
         study.write_rows(tmp_path / "toy.csv", [])
 
 
+def test_rows_stand_beside_their_own_provenance_or_none(tmp_path):
+    path, origin = tmp_path / "toy.csv", tmp_path / "toy.json"
+    study.write_rows(path, [{"a": 1}], {"command": "make"})
+    before = path.read_text(), origin.read_text()
+    for bad in ({"seeds": {1, 2}}, [1], "x"):
+        with pytest.raises(TypeError):
+            study.write_rows(path, [{"a": 2}], bad)
+        assert (path.read_text(), origin.read_text()) == before
+    study.write_rows(path, [{"a": 2}])
+    assert path.read_text() == "a\n2\n" and not origin.exists()
+
+
+@pytest.mark.parametrize("seeds", [None, "", "12", 1.5, [0.5], True])
+def test_seeds_are_whole_numbers(seeds):
+    with pytest.raises(TypeError, match="seeds must be"):
+        study.provenance("make", seeds)
+
+
 def test_provenance_says_where_rows_come_from():
+    assert study.provenance("make", np.int64(3))["seeds"] == [3]
     origin = study.provenance("make rows", 7)
     assert origin["command"] == "make rows" and origin["seeds"] == [7]
     assert origin["commit"] is None or len(origin["commit"]) == 40
@@ -151,6 +184,26 @@ def test_crossed_interval_covers_both_kinds_of_spread():
         low, high = study.crossed_interval(values, resamples=300, seed=seed)
         hits += low <= 0 <= high
     assert 0.88 < hits / 400 < 0.99  # 95 %, a little less with few seeds
+
+
+def test_crossed_interval_of_three_seeds_ends_at_them_where_nothing_else_differs():
+    """So it holds their mean unless all are on one side of it: 3 times of 4."""
+    values = np.broadcast_to([[0.2], [0.5], [0.9]], (3, 40))
+    assert study.crossed_interval(values) == pytest.approx((0.2, 0.9))
+
+
+def test_crossed_interval_checks_its_numbers():
+    values = [[0.0, 1.0], [1.0, 1.0]]
+    with pytest.raises(ValueError, match="resamples must be at least 1"):
+        study.crossed_interval(values, resamples=0)
+    with pytest.raises(TypeError, match="resamples must be an integer"):
+        study.crossed_interval(values, resamples=1.5)
+    for interval, sample in (
+        (study.crossed_interval, values),
+        (study.bootstrap_interval, values[0]),
+    ):
+        with pytest.raises(ValueError, match="seed must be at least 0"):
+            interval(sample, seed=-1)
 
 
 def test_crossed_interval_of_one_seed_is_the_bootstrap_over_instances():

@@ -172,6 +172,12 @@ def test_character_tokenizer_refuses_strangers():
         text.CharTokenizer("abc").encode("abz")
     with pytest.raises(ValueError, match="distinct"):
         text.CharTokenizer("aba")
+    for tokens in ([-1], [0, 3], torch.tensor([3])):
+        with pytest.raises(ValueError, match="tokens must"):
+            text.CharTokenizer("abc").decode(tokens)
+    for tokens in ([1.5], torch.tensor([1.0]), "0"):
+        with pytest.raises(TypeError, match="tokens must"):
+            text.CharTokenizer("abc").decode(tokens)
 
 
 def test_shipped_byte_pairs_are_the_ones_learned_from_the_training_text(tmp_path):
@@ -189,6 +195,8 @@ def test_windows_tile_each_text_and_never_cross():
     x = text.windows(["abcdefg", "hhh", "aabb"], tokenizer, 3)
     assert [tokenizer.decode(row) for row in x] == ["abc", "def", "hhh", "aab"]
     assert text.windows(["ab"], tokenizer, 3).shape == (0, 3)
+    with pytest.raises(ValueError, match="length must be at least 1"):
+        text.windows(["ab"], tokenizer, 0)
 
 
 def test_masks_are_shown_as_boxes():
@@ -267,6 +275,8 @@ def test_witten_bell_sums_to_one(train, order):
 def test_witten_bell_refuses_bad_input():
     with pytest.raises(ValueError, match="2\\*\\*63"):
         WittenBell(np.zeros(10, dtype=int), 8, 1024)
+    with pytest.raises(ValueError, match="2\\*\\*63"):  # numpy's 256 ** 9 is zero
+        WittenBell(np.zeros(10, dtype=int), np.int64(9), np.int64(256))
     with pytest.raises(ValueError, match="tokens"):
         WittenBell(np.array([0, 5]), 1, 3)
     with pytest.raises(TypeError, match="tokens"):

@@ -13,6 +13,7 @@ from torch import Generator
 from dllm_tutorial import pretrained, study, tasks, train_tasks, training
 from dllm_tutorial.tasks import PROMPT_LENGTH
 from dllm_tutorial.train_tasks import Budget, Run
+from test_train_text import check_kills
 
 TINY = {
     "cpu": Budget(4, 2, 1e-3, 8, 1, 2, evaluate_every=2),
@@ -77,6 +78,16 @@ def test_shipping_one_run_keeps_what_is_known_of_the_others(small):
     assert file.read_text() == before
     assert json.loads(file.with_suffix(".json").read_text())["earlier"] == origin
     assert (small / "weights" / "tasks-half-0.json").read_text() == other
+
+
+def test_a_kill_at_any_moment_of_writing_changes_no_row_of_the_curve(
+    small, monkeypatch
+):
+    run = Run("dllm", "cpu", 0, tasks=("copy", "sort"))
+    moments = check_kills(
+        lambda folder: train_tasks.train(run, folder, "cpu"), small, monkeypatch
+    )
+    assert moments == 12
 
 
 def test_a_run_goes_on_from_what_ships_where_the_folder_lacks_it(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -29,6 +31,53 @@ def test_one_run_from_the_command_line(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoint.json").read_text() == before
     with pytest.raises(SystemExit):
         train_text.main(["walk", "--out", str(tmp_path)])
+
+
+def check_kills(train, folder, monkeypatch) -> int:
+    """Die before and after each move of a file into place, go on, compare curves.
+
+    ``train(folder)`` trains; returns the number of moments.
+    """
+
+    def curve(name):
+        # of what is written the time alone may differ
+        return pd.read_csv(folder / name / "curve.csv").drop(columns="cpu_seconds")
+
+    train(folder / "whole")
+    move = os.replace
+    for moment in itertools.count():
+        events = itertools.count()
+
+        def dies(*names, moment=moment, events=events):
+            if next(events) == moment:
+                raise KeyboardInterrupt
+            move(*names)
+            if next(events) == moment:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "replace", dies)
+        try:
+            train(folder / str(moment))
+            return moment
+        except KeyboardInterrupt:
+            monkeypatch.setattr(os, "replace", move)
+        train(folder / str(moment))
+        pd.testing.assert_frame_equal(curve(str(moment)), curve("whole"))
+
+
+def test_a_kill_at_any_moment_of_writing_changes_no_row_of_the_curve(
+    tmp_path, monkeypatch
+):
+    budget = train_text.Budget(4, 2, 16, 8, 1, 2, evaluate_every=2)
+    run = train_text.Run("ar", "tiny", 0, tokenizer="char")
+    monkeypatch.setattr(train_text, "BUDGETS", {"tiny": budget})
+    few = text.split("held-out")[:1]
+    monkeypatch.setattr(text, "split", lambda name: few)
+    monkeypatch.setattr(train_text.tqdm, "monitor_interval", 0)
+    moments = check_kills(
+        lambda folder: train_text.train(run, folder, "cpu"), tmp_path, monkeypatch
+    )
+    assert moments == 12  # two points, each a row and the two files of a checkpoint
 
 
 def test_gaps_are_differences_of_scores():

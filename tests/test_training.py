@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from dllm_tutorial import losses, training
+from dllm_tutorial import _files, losses, training
 from dllm_tutorial.joints import MarkovChain
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.training import TrainingConfig
@@ -280,6 +282,51 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         run(tiny("causal"), TrainingConfig(2, 2), checkpoint=tmp_path)
 
 
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    draw = training.random_crops(STREAM, 6)
+    config = TrainingConfig(4, 2)
+    first = training.train(tiny(), draw, config, checkpoint=tmp_path)
+    next(first)
+    with pytest.raises(RuntimeError, match=f"another run is filling {tmp_path}"):
+        run(tiny(), config, checkpoint=tmp_path)
+    assert [record.step for record in first] == [2, 3, 4]
+    assert run(tiny(), config, checkpoint=tmp_path) == []
+
+
+def test_a_record_is_seen_before_its_checkpoint_is_written(tmp_path):
+    draw = training.random_crops(STREAM, 6)
+    options = {"checkpoint": tmp_path, "checkpoint_every": 2}
+    seen = [
+        (record.step, steps_in(tmp_path))
+        for record in training.train(tiny(), draw, TrainingConfig(5, 2), **options)
+    ]
+    assert seen == [(1, 0), (2, 0), (3, 2), (4, 2), (5, 4)]
+    assert steps_in(tmp_path) == 5
+
+
+def test_numbers_of_numpy_can_be_kept_in_a_checkpoint(tmp_path):
+    numbers = {"lr": np.float32(0.5), "ema": np.float64(0.5), "seed": np.int32(1)}
+    config = TrainingConfig(np.int64(2), np.int64(3), **numbers)
+    assert config == TrainingConfig(2, 3, lr=0.5, ema=0.5, seed=1)
+    run(tiny(), config, checkpoint=tmp_path)
+    assert run(tiny(), config, checkpoint=tmp_path) == []
+
+
+def test_a_curve_is_the_same_after_steps_were_taken_again(tmp_path):
+    path = tmp_path / "curve.csv"
+    rows = {n: [{"step": n, "task": t, "x": n / 7} for t in "ab"] for n in (2, 4, 6)}
+    for n in (2, 4, 6, 4, 6):  # killed after 6, resumed after 2
+        _files.put_rows(path, rows[n])
+    whole = path.read_text()
+    assert pd.read_csv(path).to_dict("records") == [*rows[2], *rows[4], *rows[6]]
+    for cut in range(1, len(whole)):  # as earlier versions could leave it
+        path.write_text(whole[:cut])
+        _files.put_rows(path, rows[6])
+        *left, second, last = pd.read_csv(path).to_dict("records")
+        assert [second, last] == rows[6]
+        assert left == [*rows[2], *rows[4]][: len(left)]
+
+
 def test_weights_come_back_and_a_changed_bit_is_noticed(tmp_path):
     tensors = {"a": torch.randn(3, 4), "b": torch.arange(5)}
     path = tmp_path / "w.json"
@@ -298,6 +345,19 @@ def test_weights_come_back_and_a_changed_bit_is_noticed(tmp_path):
     path.write_text(json.dumps({**pointer, "about": {"note": "y"}}))
     with pytest.raises(ValueError, match="SHA-256"):
         training.load_weights(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b'{"about": {"step"', b"{}", b"[]", b"3", b"\xff\xfe{}"]
+)
+def test_a_damaged_checkpoint_is_named(tmp_path, data):
+    run(tiny(), TrainingConfig(2, 2), checkpoint=tmp_path)
+    (tmp_path / "checkpoint.json").write_bytes(data)
+    message = r"checkpoint\.json is damaged: put a copy"
+    with pytest.raises(ValueError, match=message):
+        run(tiny(), TrainingConfig(2, 2), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        training.averaged_weights(tmp_path)
 
 
 @pytest.mark.parametrize("survives", [0, 1])
@@ -329,7 +389,15 @@ def test_a_kill_between_the_files_leaves_the_old_pair(tmp_path, monkeypatch, sur
         ({"steps": 0}, ValueError, "steps"),
         ({"batch_size": 1.5}, TypeError, "batch_size"),
         ({"lr": 0.0}, ValueError, "lr"),
+        ({"lr": math.inf}, ValueError, "lr"),
+        ({"lr": math.nan}, ValueError, "lr"),
+        ({"lr": True}, TypeError, "lr"),
+        ({"lr": "a"}, TypeError, "lr"),
+        ({"weight_decay": math.inf}, ValueError, "weight_decay"),
+        ({"weight_decay": -0.1}, ValueError, "weight_decay"),
+        ({"clip": 0}, ValueError, "clip"),
         ({"ema": 1.0}, ValueError, "ema"),
+        ({"ema": "x"}, TypeError, "ema"),
         ({"seed": -1}, ValueError, "seed"),
         ({"decay": "linear"}, ValueError, "decay"),
     ],
@@ -342,3 +410,11 @@ def test_bad_configurations_are_refused(options, error, name):
 def test_a_stream_shorter_than_a_crop_is_refused():
     with pytest.raises(ValueError, match="at least 9"):
         training.random_crops(STREAM[:8], 9)
+    with pytest.raises(ValueError, match="length must be at least 1"):
+        training.random_crops(STREAM, 0)
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_checkpoints_are_whole_steps_apart(every, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_every must be at least 1"):
+        run(tiny(), CONFIG, checkpoint=tmp_path, checkpoint_every=every)

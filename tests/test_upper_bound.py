@@ -671,3 +671,24 @@ def test_bad_arguments_are_named():
     for error, name, call in cases:
         with pytest.raises(error, match=name):
             call()
+
+
+def test_empty_batches():
+    none = torch.zeros(0, 3, dtype=torch.long)
+    for denoiser in (RandomTableDenoiser(2, 3, 0), any_order_network(2, 3)):
+        assert upper_bound.exact_bounds(denoiser, none).nll.shape == (0,)
+        assert upper_bound.posterior_orders(denoiser, none, 2).shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_small_integers_are_tokens_and_positions(dtype):
+    denoiser, x = RandomTableDenoiser(2, 3, 0), all_sequences(2, 3)
+    order = orders.random_orders(3, len(x), seeded())
+    bounds = upper_bound.exact_bounds(denoiser, x.to(dtype))
+    assert torch.equal(bounds.nll, upper_bound.exact_bounds(denoiser, x).nll)
+    got = upper_bound.posterior_estimate(denoiser, x.to(dtype), order.to(dtype))
+    wanted = upper_bound.posterior_estimate(denoiser, x, order)
+    assert torch.equal(got.value, wanted.value)
+    drawn = upper_bound.sample_in_order(denoiser, order.to(dtype), generator=seeded())
+    wanted = upper_bound.sample_in_order(denoiser, order, generator=seeded())
+    assert torch.equal(drawn, wanted)
