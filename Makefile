@@ -27,7 +27,7 @@ lint: $(READY) ## style and types
 
 # Three stages of pytest: the code, the committed notebooks, the built site.
 test: lint ## everything that must hold before a commit
-	$(BIN)/pytest --ignore=tests/test_site.py
+	$(BIN)/pytest -n 2 --dist=worksteal --ignore=tests/test_site.py
 	$(BIN)/pytest --nbval --nbval-sanitize-with=tests/nbval.cfg \
 		-n 2 --dist=loadfile notebooks
 	$(BIN)/python tools/build_book.py

@@ -171,6 +171,7 @@ def test_sentences_are_drawn_uniformly():
         "some artists will draw an engineer carefully behind the library tomorrow",
         "a keen aviator will be praised by the author",
         "those lawyers have hidden the singers",
+        "the kids have been often seen by a nurse in the park today",
     ],
 )
 def test_english_is_accepted(sentence):
@@ -203,6 +204,12 @@ def test_english_is_accepted(sentence):
         "the doctor saw the child in the park behind the shop",
         "the doctor saw often the child",  # order
         "the doctor saw in the park the child",
+        "the child has often been seen by the doctor",
+        "often the doctor saw the child",
+        "in the park the doctor saw the child",
+        "the doctor saw the child today in the park",
+        "the doctor saw the child in a park",
+        "doctors see the child",
         "doctor sees the child",  # something is missing
         "the doctor sees",
         "the doctor was seen by",

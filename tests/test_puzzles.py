@@ -18,7 +18,7 @@ from scipy import optimize, sparse, stats
 from torch import Tensor
 
 from dllm_tutorial.decoding import generate, strategies
-from dllm_tutorial.tasks.base import in_test
+from dllm_tutorial.tasks.base import Instances, in_test
 from dllm_tutorial.tasks.puzzles import LatinSquare, Sudoku, Sudoku9
 from dllm_tutorial.tasks.vocabulary import (
     EOS,
@@ -344,6 +344,8 @@ def test_posed_puzzles():
         Sudoku().pose(torch.ones_like(cells))
     with pytest.raises(ValueError, match="cells must hold tokens between 0 and 4"):
         Sudoku().pose(5 * cells)
+    with pytest.raises(ValueError, match="cells must have one row at least"):
+        Sudoku().pose(cells[:0])
 
 
 @pytest.mark.parametrize(
@@ -498,6 +500,7 @@ def test_any_tokens_can_be_written_and_are_read_right_or_not_at_all(task, row):
     assert bool((read == PAD).all()) or decode(read) == decode(answers[0])
 
 
+_COUNT = ("First", "Second", "Third", "4th", "5th")
 STYLES = {
     "spaces": lambda rows: "\n".join(map(" ".join, rows)),
     "commas": lambda rows: ",\n".join(map(", ".join, rows)),
@@ -533,6 +536,42 @@ STYLES = {
     "bold labels": lambda rows: "\n".join(
         f"- **Row {i}:** {', '.join(row)}" for i, row in enumerate(rows, 1)
     ),
+    "bullets": lambda rows: "\n".join("• " + " ".join(row) for row in rows),
+    "quoted": lambda rows: "\n".join("> " + " ".join(row) for row in rows),
+    "ticks": lambda rows: "\n".join(" ".join(row) + " ✓" for row in rows),
+    "counted": lambda rows: "\n".join(
+        f"{name} row: {' '.join(row)}" for name, row in zip(_COUNT, rows, strict=False)
+    ),
+    "lines": lambda rows: "\n".join(
+        f"Line {i}: {' '.join(row)}" for i, row in enumerate(rows, 1)
+    ),
+    "short labels": lambda rows: "\n".join(
+        f"R{i}: {' '.join(row)}" for i, row in enumerate(rows, 1)
+    ),
+    "digits": lambda rows: "\n".join(
+        f"{i}: {' '.join(row)}" for i, row in enumerate(rows, 1)
+    ),
+    "columns": lambda rows: "\n".join(
+        [
+            "".join(f"| C{i + 1} " for i in range(len(rows[0]))) + "|",
+            "|---" * len(rows[0]) + "|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+        ]
+    ),
+    "json object": lambda rows: json.dumps(
+        {f"row{i}": row for i, row in enumerate(rows, 1)}
+    ),
+    "json numbers": lambda rows: json.dumps(dict(enumerate(rows, 1)), indent=1),
+    "latex": lambda rows: (
+        r"$$\begin{bmatrix} "
+        + r" \\ ".join(map(" & ".join, rows))
+        + r" \end{bmatrix}$$"
+    ),
+    "latex array": lambda rows: (
+        "\\[\n\\begin{array}{|c|c|c|c|}\n\\hline\n"
+        + "".join(" & ".join(row) + " \\\\ \\hline\n" for row in rows)
+        + "\\end{array}\n\\]"
+    ),
     "numbered": lambda rows: "\n".join(
         f"{i}. {' '.join(row)}" for i, row in enumerate(rows, 1)
     ),
@@ -552,6 +591,13 @@ AROUND = {
     "fence": "Here you are:\n```\n{}\n```\nDone.",
     "language": "```text\n{}\n```",
     "spaces": "\n \n{}\n\n\n",
+    "tag": "<think>Is it\n1 2 3 4?</think><answer>{}</answer>",
+    "end": "{}<|eot_id|>1 2 3 4",
+    "end of text": "{}</s>",
+    "columns": "{}\n\nColumns:\n1 3 2 4\n2 4 1 3\n3 1 4 2\n4 2 3 1",
+    "check": "{}\n\nLet me check: 1 2 3 4, 1 2 3 4, 1 2 3 4, 1 2 3 4\n"
+    "Columns: {{1,2,3,4}}, {{1,2,3,4}}, {{1,2,3,4}}, {{1,2,3,4}}",
+    "rows": "{}\n\nRows: {{1,2,3,4}}, {{3,4,1,2}}, {{2,1,4,3}}, {{4,3,2,1}}",
     "attempt": "First try:\n1 2 3 4\n3 4 1 2\nNo, that fails. So:\n{}",
 }
 MULTILINE = [name for name in STYLES if "\n" in STYLES[name]([["A", "B"], ["C", "D"]])]
@@ -611,6 +657,63 @@ def test_grids_of_any_symbols_and_order_are_read(order, seed, style, around):
     assert read == flat(rows), text
 
 
+@pytest.mark.parametrize("word", ["ANSWER", "DONE", "OK", "THE FINAL GRID"])
+@pytest.mark.parametrize("style", ["spaces", "double spaced", "bars", "commas"])
+def test_a_word_in_capitals_is_no_row(style, word):
+    for side in (3, 4):
+        rows = [row[:side] for row in rows_of(4, 1)][:side]
+        if side == 3 and len(word) >= 9:  # as many letters as the grid has cells
+            continue
+        grid = STYLES[style](rows)
+        for text in (f"{word}\n\n{grid}", f"{word}\n{grid}", f"{grid}\n\n{word}"):
+            assert decode(LatinSquare(side).parse([text])[0]) == flat(rows), text
+
+
+@pytest.mark.parametrize("left, right", ["[]", "()"])
+def test_a_cell_that_was_filled_in_may_be_in_brackets(left, right):
+    rows = [list("1234"), list("3412"), list("2143"), list("4321")]
+    for column in range(4):
+        lines = [
+            " ".join(left + c + right if i == column else c for i, c in enumerate(row))
+            for row in rows
+        ]
+        assert decode(Sudoku().parse(["\n".join(lines)])[0]) == flat(rows)
+    numbered = [f"{left}{i}{right} {' '.join(row)}" for i, row in enumerate(rows, 1)]
+    assert decode(Sudoku().parse(["\n".join(numbered)])[0]) == flat(rows)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "Columns: {A,B,C,D}, {B,C,D,A}, {C,D,A,B}, {D,A,B,C}",
+        "Columns: [[A,B,C,D], [B,C,D,A], [C,D,A,B], [D,A,B,C]]",
+        "Rows: {A,B,C,D}, {B,C,D,A}, {C,D,A,B}, {D,A,B,C}",
+        "**Verification:**\n\nA B C D\nB C D A\nC D A B\nD A B C",
+    ],
+)
+def test_a_check_behind_a_wrong_grid_does_not_make_it_right(check):
+    task = LatinSquare()
+    symbols = encode("ABCD")[None]
+    instances = Instances(task._prompts(symbols), {"symbols": symbols})
+    wrong = "A B C D\nA B C D\nC D A B\nD A B C"
+    (read,) = task.parse([f"{wrong}\n\n{check}"])
+    assert " ".join(decode(read)) == " ".join(wrong.split())
+    assert not task.score(instances, read[None]).any()
+
+
+def test_columns_by_themselves_are_no_rows():
+    text = "Columns: 1 3 2 4, 2 4 1 3, 3 1 4 2, 4 2 3 1"
+    assert (Sudoku().parse([text]) == PAD).all()
+
+
+@every
+def test_a_question_before_an_answer_is_left_out(task):
+    instances = task.draw(1, generator=seeded(15))
+    answers = task.joint(instances).sample(seeded(16))
+    (asked,), (told,) = task.prompt_text(instances), task.answer_text(answers)
+    assert torch.equal(task.parse([f"{asked}\n\n{told}"]), answers)
+
+
 def test_a_sudoku_9x9_drawn_with_boxes_is_read():
     task = Sudoku9()
     rows = rows_of(9, 3)
@@ -667,6 +770,9 @@ def test_the_last_of_several_grids_is_the_answer(style, between):
         "12341 3412 214 4321",
         "1 2 3 4 5. \n3 4 1 2 5. \n2 1 4 3 5. \n4 3 2 1 5. ",
         "1 2 3 4 x\n3 4 1 2 x\n2 1 4 3 x\n4 3 2 1 x",
+        "| | 1 | 2 | 3 | 4 |\n| 1 | 1 2 3 4 |\n| 2 | 3 4 1 2 |",
+        "R1: 1 2 3 4 5\nR2: 3 4 1 2\nR3: 2 1 4 3\nR4: 4 3 2 1",
+        "1 2 3 4\nOK\n3 4 1 2\n2 1 4 3\n4 3 2 1",
     ],
 )
 def test_what_is_no_grid_is_not_read(text):

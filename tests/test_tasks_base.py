@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from dllm_tutorial import tasks
 from dllm_tutorial.decoding import generate
 from dllm_tutorial.decoding import strategies as rules
 from dllm_tutorial.denoiser import Denoiser
-from dllm_tutorial.tasks import base
+from dllm_tutorial.tasks import base, reading
 from dllm_tutorial.tasks.answers import AnswerTable
 from dllm_tutorial.tasks.base import Instances, Task
 from dllm_tutorial.tasks.vocabulary import (
@@ -97,6 +98,14 @@ def test_decoding_stops_at_the_end_and_shows_masks():
 def test_an_unknown_word_is_an_error():
     with pytest.raises(ValueError, match="nobody"):
         encode(["A", "nobody"])
+
+
+def test_what_is_no_token_cannot_be_decoded():
+    for token in (-1, MASK + 1):
+        with pytest.raises(ValueError, match="tokens must hold tokens between 0 and"):
+            decode(torch.tensor([token]))
+    with pytest.raises(TypeError, match="tokens must be a torch"):
+        decode([1])
 
 
 # --------------------------------------------------------------------------- padding
@@ -226,6 +235,11 @@ def test_bad_draws_are_errors():
         Repeat().draw(0)
     with pytest.raises(TypeError, match="count"):
         Repeat().draw(2.0)
+    for task in (Repeat(), tasks.make("copy"), tasks.Sudoku9()):
+        with pytest.raises(TypeError, match="generator must be a torch"):
+            task.draw(3, generator=0)
+    with pytest.raises(ValueError, match="names must hold one task at least"):
+        tasks.dataset(3, generator(), [])
 
 
 def test_instances_can_be_taken_apart_and_moved():
@@ -307,3 +321,79 @@ def test_bad_lengths_are_errors():
     with pytest.raises(ValueError, match="answer_length"):
         Short(answer_length=0)
     assert repr(Repeat()) == "Repeat('repeat')"
+
+
+# ------------------------------------------------------------------------- free text
+
+
+@pytest.mark.parametrize("name", tasks.NAMES)
+def test_a_single_string_is_no_list_of_texts(name):
+    with pytest.raises(TypeError, match="texts must be a list of strings, got the str"):
+        tasks.make(name).parse("Ada, Ben")
+    with pytest.raises(TypeError, match="texts must hold strings, got None"):
+        tasks.make(name).parse(["Ada, Ben", None])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**A** b",
+        "<b>A</b> *b*",
+        "> A `b`",
+        "```python3\nA b\n```",
+        "### A __b__",
+        "Question? Tell me.\nA b",
+        "<think>C</think>A b",
+        "<s>A b</s> C",
+        "<|im_start|>assistant\nA b<|im_end|>C",
+        r"$\text{A} b \\$",
+        "\u00a0A  b\r\n",
+    ],
+)
+def test_formatting_is_taken_off(text):
+    assert reading.plain(text, "Tell me.").strip() == "A b"
+
+
+def test_what_a_network_writes_is_not_taken_for_a_tag():
+    assert reading.plain('"<copy>", "<pad>"', "?") == '"<copy>", "<pad>"'
+
+
+@pytest.mark.parametrize(
+    ("said", "rank"),
+    [
+        ("", 0),
+        ("Here you are:", 0),
+        ("Corrected answer:", 2),
+        ("The new list is", 1),
+        ("a copy of the given list:", 1),
+        ("The original list is", -1),
+        ("The original list is long. Here:", 0),
+        ("Original\n\nI see:", 0),
+        ("I cannot reverse", -1),
+        ("I will reverse the list", -1),
+        ("Reverse the list:", 1),
+        ("The original list with Cara removed:", 1),
+        ("Here is a sentence with the given words:", 1),
+        ("Using these words:", 1),
+        ("In other words:", 0),
+        ("Words:", -1),
+        ("The given sentence in the passive voice:", 1),
+        ("Original (active):", -1),
+    ],
+)
+def test_announcements(said, rank):
+    assert reading.rank(said) == rank
+
+
+def test_candidates_of_the_highest_rank_must_agree_and_come_last():
+    for candidates, expected in [
+        ([], None),
+        ([("A", -1)], None),
+        ([("A", 0), ("A", 1), ("B", -1)], "A"),
+        ([("A", 0), ("B", 0)], None),
+        ([("A", 0), ("B", 1)], "B"),
+        ([("A", 1), ("B", 0)], None),
+        ([("A", 1), ("B", 2), ("B", 0)], "B"),
+        ([("A", 2), ("B", 2)], None),
+    ]:
+        assert reading.chosen(candidates) == expected

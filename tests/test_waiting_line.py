@@ -203,8 +203,12 @@ def test_bad_arguments_are_named():
             WaitingLine(*arguments)
     with pytest.raises(ValueError, match="new_order"):
         WaitingLine("copy", new_order=True)
-    with pytest.raises(TypeError, match="lengths"):
-        WaitingLine("copy", (3.0,))
+    for lengths in ((3.0,), 5):
+        with pytest.raises(TypeError, match="lengths must be an"):
+            WaitingLine("copy", lengths)
+    for words in (2.0, True):
+        with pytest.raises(TypeError, match="words_per_item must be an integer"):
+            WaitingLine("copy", (3,), words)
     task = WaitingLine("copy")
     drawn = draw(task, 3)
     for bad in (drawn.prompts, torch.zeros(1, task.answer_length, dtype=torch.long)):
@@ -607,6 +611,60 @@ READABLE = [
     "Answer: Ada, Ben",
     "The new list:\nAda\nBen\n\nHope that helps!",
     "\tAda ,  Ben ",
+    "**Answer:** Ada, Ben",
+    "**Ada, Ben**",
+    "*Ada*, *Ben*",
+    "_Ada_, _Ben_",
+    "Ada, and Ben",
+    "[Ada and Ben]",
+    "Ada; Ben",
+    "Ada | Ben",
+    "Ada → Ben",
+    '"Ada, Ben"',
+    '("Ada", "Ben")',
+    "answer = {'Ada', 'Ben'}",
+    '{"1": "Ada", "2": "Ben"}',
+    "1. Ada.\n2. Ben.",
+    "1. Ada\n2. Ben.",
+    "**1.** Ada\n**2.** Ben",
+    "(1) Ada\n(2) Ben",
+    "1. Ada, 2. Ben",
+    "1) Ada 2) Ben",
+    "Position 1: Ada\nPosition 2: Ben",
+    "– Ada\n– Ben",
+    "Ada\n\nBen",
+    "### Answer\nAda, Ben",
+    "ANSWER\nAda, Ben",
+    "Sure!\nAda, Ben\nI hope this helps.",
+    "The new list is Ada, Ben.",
+    "| # | Name |\n|---|:---|\n| 1 | Ada |\n| 2 | Ben |",
+    "| Name |\n|---|\n| Ada |\n| Ben |",
+    "| 1 | 2 |\n|---|---|\n| Ada | Ben |",
+    "> Ada, Ben",
+    "```python3\nAda, Ben\n```",
+    "```Text\nAda, Ben\n```",
+    "```Ada\nBen\n```",
+    "~~~\nAda, Ben\n~~~",
+    "<answer>Ada, Ben</answer>",
+    "<b>Ada</b><br>Ben",
+    "<ul><li>Ada</li><li>Ben</li></ul>",
+    "<think>First Ben, Ada?</think>\n\nAda, Ben",
+    "First Ben, Ada?\n</think>Ada, Ben",
+    "Ada, Ben</s>",
+    "Ada, Ben<|eot_id|>Ben, Ada",
+    "<|im_start|>assistant\nAda, Ben<|im_end|>",
+    r"\boxed{\text{Ada}, \text{Ben}}",
+    r'\["Ada", "Ben"\]',
+    "Ada, Ben\n\nRemoved: Cara",
+    "Ada, Ben\n\n(Cara is left out)",
+    "From [Ada, Ben, Cara] I take:\n\nAda, Ben",
+    "Original list: Cara, Ada\nNew list: Ada, Ben",
+    "old = [Ben, Ada]\nnew_list = [Ada, Ben]",
+    "Here is a copy of the given list: Ada, Ben",
+    "Copy the list [Ben, Cara].\n\nAda, Ben",
+    "[Ben, Ada]\n\nCorrected answer: [Ada, Ben]",
+    "Answer: Ada, Ben\n\nThe original list was Ben, Ada.",
+    "Steps:\n1. The input is Ben, Ada.\n2. I turn it round.\n\nResult: Ada, Ben",
 ]
 UNREADABLE = [
     "",
@@ -633,11 +691,27 @@ UNREADABLE = [
     "1. Ada, Ben",
     "- Ada\n- Ben\n\nor\n\n- Ben\n- Ada",
     "Ada\nBen\nBob",
+    "Bob\nAda\nBen",
+    "Ada.\nBen.\nBob.",
+    "Ada\nBen\n\nBen\nAda",
+    "Ada, Bob\nBen, Cara",
+    "1. Ada\n2. Bob\n3. Ben\n4. Cara",
+    "- Ada\n- I forgot the second\n- Ben",
+    "Input: Ada, Ben",
+    'I cannot copy the list ["Ada", "Ben"].',
+    'The list ["Ada", "Ben"] cannot be copied.',
+    "I can’t help with Ada, Ben.\n\nThe names are not Ada, Ben.",
+    "Answer: Ada, Ben\n\nAnswer: Ben, Ada",
+    "Answer: Ada, Ben\n\nNo, wait: Ben, Ada",
+    "<think>Ada, Ben",
+    "<answer></answer>Ada, Ben, or Ben, Ada",
     "Ada, Ben\n\nBen, Ada",
     "[" * 5000,
     "[Ada]" * 5000 + "[Ben]",
     " \n" * 50000 + "x",
     "9" * 10000 + ". Ada Bob",
+    "a\n" * 50000,
+    "a\n\n" * 50000,
     '["Ada", "Ben"]'.replace("Ben", ", ".join(["Ben"] * 40)),
 ]
 
@@ -656,6 +730,58 @@ def test_what_cannot_be_read_becomes_padding(text):
     drawn = draw(task, 1)
     assert not task.score(drawn, parsed).any()
     assert (task.joint(drawn).log_prob(parsed) == -math.inf).all()
+
+
+def named(kind: str) -> tuple[WaitingLine, Instances]:
+    """A task with the list Ada, Ben, Cara."""
+    task = WaitingLine(kind, (3,))
+    given = draw(task, 1).given
+    given["items"] = encode(["Ada", "Ben", "Cara"]).view(1, 3, 1)
+    return task, Instances(task._prompts(given), given)
+
+
+LIST = '["Ada", "Ben", "Cara"]'
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "text"),
+    [
+        (
+            "copy",
+            0,
+            f"The original list is {LIST}.\n\nA copy:\n1. Ada\n2. Cara\n3. Ben",
+        ),
+        ("copy", 0, "Input:\n- Ada\n- Ben\n- Cara\n\nOutput: Ada, Cara"),
+        ("shuffle", 0, f"Given: {LIST}\n\nShuffled: Ben, Ben, Cara"),
+        ("reverse", 0, "Cara, Ben, Ada\n\nSorry, the reversed list is Ada, Ben, Cara."),
+        ("copy", 0, f"I cannot copy the list {LIST}."),
+        ("copy", 1, f"Copied: {LIST}."),
+        ("reverse", 1, f"Original: {LIST}\n\nReversed:\n1. Cara\n2. Ben\n3. Ada"),
+        ("reverse", 1, f"{LIST} reversed is Cara, Ben, Ada."),
+        ("remove_random", 1, f"From {LIST} I remove Cara.\n\nAda, Ben"),
+        ("remove_random", 1, "Ada, Ben\n\nRemoved: Cara"),
+        ("remove_random", 1, "The original list with Cara removed:\nAda, Ben"),
+        ("reverse", 1, f"The list {LIST} in reverse order is Cara, Ben, Ada."),
+        ("reverse", 1, "1. Ada\n2. Ben\n3. Cara\n\nReversed:\n- Cara\n- Ben\n- Ada"),
+        ("copy", 0, f"{LIST} or Cara, Ben, Ada"),
+    ],
+)
+def test_a_text_is_scored_as_a_careful_reader_would(kind, right, text):
+    task, instances = named(kind)
+    assert task.score(instances, task.parse([text])).tolist() == [bool(right)]
+
+
+@every_kind
+@widths
+def test_a_question_that_is_repeated_is_no_answer(kind, width):
+    task = WaitingLine(kind, (3, 5), width)
+    drawn = draw(task, 5)
+    asked = task.prompt_text(drawn)
+    assert (task.parse(asked) == PAD).all()
+    answers = task.joint(drawn).sample(generator(1))
+    for way in ("{}\n\n{}", "> {}\n\n{}", "Question: {}\n\nAnswer: {}"):
+        told = zip(asked, task.answer_text(answers), strict=True)
+        assert torch.equal(task.parse([way.format(*both) for both in told]), answers)
 
 
 def test_a_batch_of_texts_is_read_row_by_row():
@@ -678,7 +804,8 @@ def decorated(draw_, items: list[str]) -> str:
     """A list as a language model might write it."""
     quote = draw_(st.sampled_from(['"', "'", "`", ""]))
     quoted = [f"{quote}{item}{quote}" for item in items]
-    form = draw_(st.sampled_from(["brackets", "marks", "bare"]))
+    forms = ["brackets", "marks", "bare", "table", "apart", "answer"]
+    form = draw_(st.sampled_from(forms))
     if form == "marks":
         mark = draw_(st.sampled_from(["{}. ", "{}) ", "- ", "* ", "  • ", "{}: "]))
         bold = draw_(st.sampled_from(["", "**"])) if not quote else ""
@@ -686,6 +813,14 @@ def decorated(draw_, items: list[str]) -> str:
         body = gap.join(
             mark.format(i + 1) + bold + item + bold for i, item in enumerate(quoted)
         )
+    elif form == "table":
+        rows = [f"| {i} | {item} |" for i, item in enumerate(quoted, 1)]
+        body = "\n".join(["| # | Name |", "|---|---|", *rows])
+    elif form == "apart":
+        body = "\n\n".join(quoted)
+    elif form == "answer":
+        between = draw_(st.sampled_from([", ", "; ", " and ", "\n"]))
+        body = f"<answer>{between.join(quoted)}</answer></s>"
     else:
         body = draw_(LINES).join(quoted) + draw_(st.sampled_from(["", ",", ", "]))
     if form == "brackets":

@@ -311,6 +311,41 @@ def test_harder_levels_have_more_to_agree_on():
     assert means[0] > 1
 
 
+def test_lengths_that_cannot_hold_a_sentence_are_refused():
+    for make, longest in [
+        *(
+            (lambda k=level, **n: WordsToSentence(k, **n), LEVELS[level].longest)
+            for level in LEVELS
+        ),
+        (Paraphrase, 11),
+    ]:
+        assert make(answer_length=longest + 1).answer_length == longest + 1
+        with pytest.raises(ValueError, match=f"answer_length of {longest + 1}, got"):
+            make(answer_length=longest)
+    assert WordsToSentence("hard", prompt_length=6).draw(3).prompts.shape == (3, 6)
+    with pytest.raises(ValueError, match="a prompt_length of 6 and"):
+        WordsToSentence("hard", prompt_length=5)
+    instances = Paraphrase(13, 12).draw(2000, split="train")
+    assert (instances.prompts[:, -1] != PAD).any()  # the longest sentence just fits
+    with pytest.raises(ValueError, match="a prompt_length of 13 and"):
+        Paraphrase(12)
+
+
+@each_task
+def test_bad_answers_are_named(task):
+    instances = task.draw(3, generator=torch.Generator().manual_seed(28))
+    answers = task.joint(instances).sample()
+    law = task.joint(instances)
+    for call in (lambda a: task.score(instances, a), law.log_prob):
+        with pytest.raises(ValueError, match="answers must have 3 rows, got 2"):
+            call(answers[:2])
+        with pytest.raises(TypeError, match="answers must be a torch"):
+            call(answers.tolist())
+    for token in (-1, MASK + 1):
+        with pytest.raises(ValueError, match="answers must hold tokens between 0 and"):
+            task.score(instances, answers.masked_fill(answers == EOS, token))
+
+
 def test_unknown_levels_are_refused():
     with pytest.raises(ValueError, match="level must be one of 'easy'"):
         WordsToSentence("impossible")
@@ -426,6 +461,22 @@ WAYS = [
     "- {}",
     "{}\n{}",
     "Words: old, doctor\nSentence: {}",
+    "Given words: doctor, kids, often, seen\n\n{}",
+    "Here is a sentence using the words doctor, kids and seen:\n\n{}",
+    "Here’s one sentence that contains all of the given words: {}",
+    "<answer>{}</answer>",
+    "### {}",
+    "> {}",
+    "• {}",
+    "```text\n{}\n```",
+    "{}</s>",
+    "{}<|eot_id|>The doctor saw kids.",
+    "{} (passive).",
+    'The sentence is "{}".',
+    "The sentence is “{}”",
+    "<think>The doctor saw kids.</think>\n\n{}",
+    "Draft: The doctor saw kids.\nFinal answer: {}",
+    r"\boxed{\text{{}}}",
 ]
 
 
@@ -437,6 +488,34 @@ def test_what_stands_around_a_sentence_does_not_matter(way):
     assert " ".join(decode(expected[0])) == plain
     for sentence in (f"{plain.capitalize()}.", plain, f"{plain.upper()}!"):
         assert torch.equal(task.parse([way.replace("{}", sentence)]), expected)
+
+
+@each_task
+def test_a_question_that_is_repeated_is_no_answer(task):
+    instances = task.draw(20, generator=torch.Generator().manual_seed(24))
+    asked = task.prompt_text(instances)
+    assert (task.parse(asked) == PAD).all()
+    answers = task.joint(instances).sample(torch.Generator().manual_seed(25))
+    texts = map(" ".join, zip(asked, task.answer_text(answers), strict=True))
+    assert torch.equal(task.parse(list(texts)), answers)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "Original: {}\nParaphrase: {}",
+        "Original sentence: {}\n\nParaphrased sentence: {}",
+        "The sentence “{}” can be paraphrased as “{}”",
+    ],
+)
+def test_a_given_sentence_beside_its_paraphrase_is_no_answer(way):
+    task = TASKS["paraphrase"]
+    instances = task.draw(20, generator=torch.Generator().manual_seed(26))
+    answers = task.joint(instances).sample(torch.Generator().manual_seed(27))
+    given = [" ".join(decode(row)[1:-1]) + "." for row in instances.prompts]
+    told = task.answer_text(answers)
+    texts = [way.format(g, a) for g, a in zip(given, told, strict=True)]
+    assert torch.equal(task.parse(texts), answers)
 
 
 def test_a_comma_behind_the_time_word_is_read():
@@ -453,6 +532,11 @@ def test_a_comma_behind_the_time_word_is_read():
         "The old doctor saw the sick kid.",  # a word outside the vocabulary
         "The doctor's kid saw the nurse.",
         "The doctor saw a kid. A kid saw the doctor.",  # two sentences
+        "The doctor saw kids park. The doctor saw the kids in the park.",
+        "Doctor saw kids.\n\nThe doctor saw the kids.",
+        "Answer: the doctor saw a kid.\nNo: a kid saw the doctor.",
+        "I cannot say: the doctor saw a kid.",
+        "Original: the doctor saw a kid.",
         "the " * 30,  # too long for an answer
     ],
 )
@@ -496,5 +580,6 @@ def test_prompts_in_english_say_what_is_asked(task):
         request = text.split("Use no words")[0]
         shown = decode(prompt)[1:-1]
         assert all(word in request.lower() for word in shown)
+        assert "before the main verb (has been often seen)" in request
         if task is not TASKS["paraphrase"]:
             assert f"at most {task.level.longest} words" in request

@@ -99,6 +99,8 @@ def dataset(size: int, generator: Generator, names: Sequence[str] = TRAINED) -> 
     Tasks have equal shares, and each row's answer is drawn from the exact joint.
     """
     _checks.integer(size, "size", 1)
+    if not names:
+        raise ValueError(f"names must hold one task at least, got {names!r}")
     edges = [round(size * i / len(names)) for i in range(len(names) + 1)]
     rows = []
     for name, (start, end) in zip(names, itertools.pairwise(edges), strict=True):

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks
-from dllm_tutorial.tasks.base import AnswerJoint
+from dllm_tutorial.tasks.base import AnswerJoint, same_size
 from dllm_tutorial.tasks.vocabulary import EOS, MASK
 
 __all__ = ["AnswerShuffle", "AnswerTable"]
@@ -35,7 +35,7 @@ class AnswerTable(AnswerJoint):
         _checks.tokens(support, "support", ndim=3)
         super().__init__(prompts, support.shape[2])
         _checks.token_range(support, "support", self.vocab_size)
-        _same_size(support, "support", prompts)
+        same_size(support, "support", prompts)
         if valid.dtype != torch.bool or valid.shape != support.shape[:2]:
             raise ValueError(
                 f"valid must be Bool{list(support.shape[:2])}, got {valid.dtype} "
@@ -58,7 +58,7 @@ class AnswerTable(AnswerJoint):
         return mass, count[:, 0].sum(1)
 
     def log_prob(self, answers: Tensor) -> Tensor:
-        _check_answers(self, answers)
+        self._check_answers(answers)
         found = (answers[:, None] == self.support).all(2) & self.valid
         return torch.where(found.any(1), -self.log_size(), -math.inf)
 
@@ -103,8 +103,8 @@ class AnswerShuffle(AnswerJoint):
     ) -> None:
         super().__init__(prompts, answer_length)
         _checks.tokens(items, "items", ndim=3)
-        _same_size(items, "items", prompts)
-        _same_size(_checks.tokens(count, "count", ndim=1), "count", prompts)
+        same_size(items, "items", prompts)
+        same_size(_checks.tokens(count, "count", ndim=1), "count", prompts)
         least, most = int(count.min()), int(count.max())
         if least < 1 + new_order or most > items.shape[1]:
             raise ValueError(
@@ -191,7 +191,7 @@ class AnswerShuffle(AnswerJoint):
         return mass, torch.where(possible, total, 0.0)
 
     def log_prob(self, answers: Tensor) -> Tensor:
-        _check_answers(self, answers)
+        self._check_answers(answers)
         rows = torch.arange(len(self), device=answers.device)
         fits, _, _, possible = self._evidence(answers, rows)
         valid = possible & (answers != MASK).all(1)
@@ -226,11 +226,6 @@ class AnswerShuffle(AnswerJoint):
         return log_orders
 
 
-def _same_size(value: Tensor, name: str, prompts: Tensor) -> None:
-    if len(value) != len(prompts):
-        raise ValueError(f"{name} must have {len(prompts)} rows, got {len(value)}")
-
-
 def _repeats(support: Tensor, valid: Tensor) -> bool:
     """Whether two valid answers of a row are equal: two 64-bit hashes of them are."""
     weight = torch.full_like(support[0, 0], 0x5851F42D4C957F2D, dtype=torch.long)
@@ -238,11 +233,6 @@ def _repeats(support: Tensor, valid: Tensor) -> bool:
     other = -1 - torch.arange(code.shape[1], device=code.device)
     code = torch.where(valid, code, other).sort(1).values
     return bool((code[:, 1:] == code[:, :-1]).any())
-
-
-def _check_answers(joint: AnswerJoint, answers: Tensor) -> None:
-    _checks.tokens(answers, "answers", length=joint.answer_length)
-    _same_size(answers, "answers", joint.prompts)
 
 
 def _uniform(shape: torch.Size, generator: Generator | None, like: Tensor) -> Tensor:

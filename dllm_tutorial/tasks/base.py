@@ -24,9 +24,11 @@ __all__ = [
     "AnswerJoint",
     "Instances",
     "Task",
+    "check_generator",
     "ended",
     "in_test",
     "padded",
+    "same_size",
 ]
 
 # The longest of all: "insert" with an index and ten names of two words.
@@ -91,6 +93,11 @@ class AnswerJoint(ABC):
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def _check_answers(self, answers: Tensor) -> None:
+        """An error unless answers are Long[B, A]."""
+        _checks.tokens(answers, "answers", length=self.answer_length)
+        same_size(answers, "answers", self.prompts)
 
     @abstractmethod
     def conditionals(self, answers: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +206,13 @@ class Task(ABC):
         """Free-text answers as tokens, Long[B, A].
 
         What cannot be read becomes an answer of ``<pad>``, which no task accepts.
+        ``TypeError`` if ``texts`` is a single string.
         """
+
+    def _check_answers(self, instances: Instances, answers: Tensor) -> None:
+        """An error unless answers are Long[B, A] for B instances."""
+        _checks.tokens(answers, "answers", length=self.answer_length)
+        same_size(answers, "answers", instances.prompts)
 
     def draw(
         self, count: int, *, split: str = "test", generator: Generator | None = None
@@ -209,6 +222,7 @@ class Task(ABC):
         The prompt decides the split (:func:`in_test`), so no prompt is in both.
         """
         _checks.integer(count, "count", 1)
+        check_generator(generator)
         wants_test = _checks.one_of(split, "split", SPLITS) == "test"
         per_round = 2 * count * (TEST_SHARE if wants_test else 1)
         found: list[Instances] = []
@@ -242,6 +256,21 @@ def in_test(prompts: Tensor) -> Tensor:
         mixed = (code ^ (code >> 29)) * 0x5851F42D4C957F2D + token + 1
         code = torch.where(token == PAD, code, mixed)
     return ((code ^ (code >> 32)) & 0x7FFFFFFF) % TEST_SHARE == 0
+
+
+def same_size(value: Tensor, name: str, prompts: Tensor) -> Tensor:
+    """A tensor with a row for each prompt; ``ValueError`` otherwise."""
+    if len(value) != len(prompts):
+        raise ValueError(f"{name} must have {len(prompts)} rows, got {len(value)}")
+    return value
+
+
+def check_generator(generator: Generator | None) -> None:
+    """``TypeError`` unless it is a ``torch.Generator`` or None."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator or None, got {generator!r}"
+        )
 
 
 def padded(tokens: Tensor, length: int, name: str = "prompt_length") -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks, joints
+from dllm_tutorial.tasks import reading
 from dllm_tutorial.tasks.answers import AnswerTable
 from dllm_tutorial.tasks.base import (
     ANSWER_LENGTH,
@@ -24,6 +25,7 @@ from dllm_tutorial.tasks.base import (
     SPLITS,
     Instances,
     Task,
+    check_generator,
     ended,
     in_test,
     padded,
@@ -43,9 +45,8 @@ __all__ = ["LatinSquare", "Sudoku", "Sudoku9"]
 SOLUTIONS = ("unique", "several", "any")
 _ZERO = VOCABULARY.index("0")  # a blank cell; the digits follow it
 
-_ANSWER = (
-    "Answer with the full grid only: one line for each row, {what} separated by spaces."
-)
+_ASKED = "Answer with the full grid only: one line for each row"
+_ANSWER = f"{_ASKED}, {{what}} separated by spaces."
 
 
 class _Square(Task):
@@ -78,11 +79,7 @@ class _Square(Task):
         return padded(torch.cat([first, words, last], 1), self.prompt_length)
 
     def score(self, instances: Instances, answers: Tensor) -> Tensor:
-        _checks.tokens(answers, "answers", length=self.answer_length)
-        if len(answers) != len(instances):
-            raise ValueError(
-                f"answers must have {len(instances)} rows, got {len(answers)}"
-            )
+        self._check_answers(instances, answers)
         cells = self.order**2
         ends = (answers[:, cells:] == EOS).all(1)
         lines = self._lines(answers[:, :cells].unflatten(1, (self.order, self.order)))
@@ -99,16 +96,20 @@ class _Square(Task):
 
         Rows stand on lines of their own, or in brackets, or one after the other on one
         line. Between the cells of a row there are spaces, commas, bars, quotes or
-        nothing. Lines of prose, rules between the rows, ``Row 1:`` and code fences are
-        left out. Of several grids the last is the answer, as the earlier ones are the
-        puzzle or attempts; the last lines that could be rows must be a grid, of the
-        right width and height, without blank cells.
+        nothing. Formatting (:func:`~dllm_tutorial.tasks.reading.plain`), lines of
+        prose, a word in capitals, rules between the rows, ticks behind them and
+        ``Row 1:`` or other numbers before them are left out.
+
+        Of several grids the last is the answer, as the earlier ones are the puzzle or
+        attempts; the last lines that could be rows must be a grid, of the right width
+        and height, without blank cells. What is announced as columns or boxes is never
+        the answer, what is announced as rows or a check not after another grid.
         """
-        rows = [self._read(text) for text in texts]
+        rows = [self._read(text) for text in reading.listed(texts)]
         return torch.tensor(rows, dtype=torch.long).view(-1, self.answer_length)
 
     def _read(self, text: str) -> list[int]:
-        cells = _last_grid(text, self.order)
+        cells = _last_grid(reading.plain(text, _ASKED), self.order)
         if cells is None:
             return [PAD] * self.answer_length
         missing = self.answer_length - len(cells)
@@ -292,6 +293,8 @@ class Sudoku(_Sudoku):
         """
         _checks.tokens(cells, "cells", length=16)
         _checks.token_range(cells, "cells", 5)
+        if not len(cells):
+            raise ValueError("cells must have one row at least, got none")
         instances = self._instances(cells.long())
         if not bool(self._completes(instances).any(1).all()):
             raise ValueError(f"cells must have a completion, got {cells.tolist()}")
@@ -364,6 +367,7 @@ class Sudoku9(_Sudoku):
         split gets its digits renamed at random until it does not.
         """
         _checks.integer(count, "count", 1)
+        check_generator(generator)
         wants_test = _checks.one_of(split, "split", SPLITS) == "test"
         instances = self._propose(count, generator)
         given = instances.given["cells"], instances.given["solution"]
@@ -454,14 +458,31 @@ def _drawn(words: list[str], width: int) -> str:
 
 _BLANK = "_.?·"
 _CELL = re.compile(rf"[A-Z0-9{_BLANK}]")
-# What may stand beside the cells of a row: lines that are drawn, quotes, emphasis.
-_MARK = r"\s,;/|&'\"“”‘’`*+=()\[\]{}–—\u2500-\u257F-"
+# What may stand beside the cells of a row: drawn lines, quotes, bullets, ticks.
+_MARK = r"\s,;/|&'\"*+=()\[\]{}–—\u2500-\u257F•◦▪‣✓✔✅☑\uFE0F-"
 _GRID_LINE = re.compile(rf"[A-Z0-9{_BLANK}{_MARK}]*")
 _RULE = re.compile(rf"[:{_MARK}]*")
 _NESTED = re.compile(r"\[(?:[\s,]*+\[[^\[\]]*+\])++[\s,]*+\]")
-_NUMBER = re.compile(r"\A\s*\d+[.)]\s+")  # of a line in a numbered list
-_ROW_LABEL = re.compile(r"[\s*-]*row\b[^:]*", re.IGNORECASE)
+_LETTER = re.compile(r"[A-Za-z]")
 _PROSE = "#"
+_NUMBER = re.compile(r"\A\s*(?:\d+[.):]|[(\[]\d+[)\]]|[Rr]\d+:?)\s+")  # of a row
+_COUNTED = (
+    "first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|last|"
+    r"\d(?:st|nd|rd|th)"
+)
+_ROW_LABEL = re.compile(
+    rf"\"?\b(?:(?:{_COUNTED}) (?:row|line)|(?:row|line)[ _]?(?:\d|[A-I]\b|one|two|"
+    r"three|four)|(?<=\")\d(?=\"))[^:\n\[\]]{0,12}:",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"[(\[{] ?([A-Z0-9]) ?[)\]}]")  # a cell that was filled in
+_WORDS = re.compile(r"[^\w]*[A-Z]{2,}(?:[^\w]+[A-Z]+)*[^\w]*")  # as in "DONE"
+_DENSE = re.compile(rf"[{_MARK}]*(?:[A-Z0-9{_BLANK}]{{2,}}[{_MARK}]*)+")
+
+# What announces a grid that is no answer: never, or not after another grid.
+_START = r"\W*(?:(?:let'?s|let me|let us|now|to|the|we|i|can|also|and|next|then)\s+)*"
+_COLUMNS = re.compile(rf"{_START}(?:col|box|block|sub-?grid|quadrant)", re.I)
+_CHECK = re.compile(rf"{_START}(?:double[ -])?(?:check|verif|rows\b)", re.I)
 
 # Marks between two cells, from weak to strong.
 _NOTHING, _SPACE, _COMMA, _SEMICOLON, _NEWLINE, _BRACKET = range(6)
@@ -475,34 +496,70 @@ _STRENGTH = [
 
 def _last_grid(text: str, side: int) -> str | None:
     """The cells of the last grid in a text, row by row; None if it cannot be read."""
-    text = _NESTED.sub(rf"\n{_PROSE}\n\g<0>\n{_PROSE}\n", text)
-    lines = "\n".join(_shown(line, side) for line in text.splitlines())
-    # A region is a run of lines without prose; single cells, as in "4", are no row.
-    regions = [r for r in lines.split(_PROSE) if len(_CELL.findall(r)) >= side]
-    if not regions:
+    answer = None
+    for heading, region in _regions(text, side):
+        is_check = answer is not None and _CHECK.match(heading)
+        if not is_check and not _COLUMNS.match(heading):
+            answer = region
+    if answer is None:
         return None
-    grids = [regions[-1]]
-    if not _is_square(grids[0], side):  # or several of them, with empty lines between
-        grids = [p for p in re.split(r"\n\s*\n", grids[0]) if _CELL.search(p)]
+    grids = [answer]
+    if not _is_square(answer, side):  # or several of them, with empty lines between
+        grids = [p for p in re.split(r"\n\s*\n", answer) if _CELL.search(p)]
     cells = "".join(_CELL.findall(grids[-1]))
     whole = all(_is_square(grid, side) for grid in grids)
     return cells if whole and not set(cells) & set(_BLANK) else None
 
 
-def _shown(line: str, side: int) -> str:
-    """What a line shows of a grid, ``_PROSE`` if it is no part of one."""
-    if line.lstrip().startswith("```"):
-        return _PROSE
+def _regions(text: str, side: int) -> list[tuple[str, str]]:
+    """Runs of lines that may be a grid, each with the line of prose before it.
+
+    Single cells, as in "4", are no row.
+    """
+    text = _ROW_LABEL.sub("\n", text)
+    lines = _NESTED.sub(rf"\n{_PROSE}\n\g<0>\n{_PROSE}\n", text).splitlines()
+    dense = [bool(_DENSE.fullmatch(line)) for line in lines if line.strip()]
+    around = zip([False, *dense], [*dense[1:], False], strict=False)
+    lone = iter([not any(pair) for pair in around])  # of each line that is not empty
+    found: list[tuple[str, list[str]]] = [("", [])]
+    for line in lines:
+        label, shown = _shown(line, side)
+        if line.strip() and next(lone) and _is_word(line, side):
+            shown = None
+        heading, rows = found[-1]
+        if shown is None:
+            begun = any(map(_CELL.search, rows))
+            found.append((line if begun or _LETTER.search(line) else heading, []))
+        elif label:
+            found += [(label, [shown]), ("", [])]
+        else:
+            rows.append(shown)
+    regions = [(heading, "\n".join(rows)) for heading, rows in found]
+    return [(h, region) for h, region in regions if len(_CELL.findall(region)) >= side]
+
+
+def _shown(line: str, side: int) -> tuple[str, str | None]:
+    """A line's label, and what it shows of a grid: None if it is no part of one.
+
+    A row may have a number or a full stop, and a whole grid any label.
+    """
     if _RULE.fullmatch(line):
-        return line.replace(":", "-").strip()
-    # A row may have a number, "Row 1:" or a full stop, and a whole grid any label.
-    label, _, rest = line.rpartition(":")
-    bare = _NUMBER.sub("", rest).rstrip().removesuffix(".")
-    is_row = not label or bool(_ROW_LABEL.fullmatch(label))
-    cells = side if is_row else side**2
-    if _GRID_LINE.fullmatch(bare) and len(_CELL.findall(bare)) in (cells, side**2):
-        return bare
-    return line if _GRID_LINE.fullmatch(line) else _PROSE
+        return "", line.replace(":", "-")
+    if "|" in line and re.findall(r"\w+", line) == [f"C{i + 1}" for i in range(side)]:
+        return "", None  # the head of a table
+    cells = _NUMBER.sub("", line)
+    for text in (cells, line):
+        label, _, rest = text.rpartition(":")
+        bare = _BOXED.sub(r"\1", rest).rstrip().removesuffix(".")
+        sizes = (side**2,) if label else (side, side**2)
+        if _GRID_LINE.fullmatch(bare) and len(_CELL.findall(bare)) in sizes:
+            return label, bare
+    return "", cells if _GRID_LINE.fullmatch(cells) else None
+
+
+def _is_word(line: str, side: int) -> bool:
+    """Whether a line, like "DONE", could be a row of letters but not a whole grid."""
+    return bool(_WORDS.fullmatch(line)) and len(_CELL.findall(line)) < side**2
 
 
 def _is_square(region: str, side: int) -> bool:

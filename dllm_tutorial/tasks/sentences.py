@@ -368,6 +368,7 @@ class SentenceJoint(AnswerJoint):
         return torch.cat([mass, end * total[:, None, None]], 1), total
 
     def log_prob(self, answers: Tensor) -> Tensor:
+        self._check_answers(answers)
         _, total = self.conditionals(answers, self._rows)
         valid = (total > 0) & (answers != MASK).all(1)
         return torch.where(valid, -self.log_size(), -torch.inf)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from dllm_tutorial import _checks
 from dllm_tutorial.tasks.lexicon import WORDS
 
 __all__ = [
@@ -103,8 +104,10 @@ def encode(words: Iterable[str]) -> Tensor:
 def decode(tokens: Tensor) -> list[str]:
     """The words of Long[n] up to the first ``<eos>``; padding is left out.
 
-    A mask is shown as ``_``.
+    A mask is shown as ``_``; what is no token raises ``ValueError``.
     """
+    _checks.tokens(tokens, "tokens", ndim=1)
+    _checks.token_range(tokens, "tokens", MASK + 1)
     words = []
     for token in tokens.tolist():
         if token == EOS:

@@ -10,12 +10,14 @@ import itertools
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from dllm_tutorial import _checks
+from dllm_tutorial.tasks import reading
 from dllm_tutorial.tasks.answers import AnswerShuffle, AnswerTable
 from dllm_tutorial.tasks.base import (
     ANSWER_LENGTH,
@@ -45,6 +47,7 @@ NAMES = (FIRST_NAMES, LAST_NAMES)
 
 _FROM_1 = "Positions count from 1, so the first name is at position 1."
 _KEEP = "Keep the order of the other names."
+_ASKED = "Answer with the new list only, in the same format."
 _REQUESTS = {
     "copy": "Copy the list {list}.",
     "reverse": "Reverse the list {list}.",
@@ -122,11 +125,14 @@ class WaitingLine(Task):
     ) -> None:
         super().__init__(prompt_length, answer_length)
         self.name = _checks.one_of(kind, "kind", self.KINDS)
+        if not isinstance(lengths, Iterable):
+            raise TypeError(f"lengths must be an iterable of integers, got {lengths!r}")
         self.lengths = tuple(_checks.integer(n, "lengths", 2) for n in lengths)
         if not self.lengths or max(self.lengths) > MOST_ITEMS:
             raise ValueError(
                 f"lengths must lie in 2 ... {MOST_ITEMS}, got {self.lengths}"
             )
+        _checks.integer(words_per_item, "words_per_item")
         self.words_per_item = _checks.one_of(words_per_item, "words_per_item", (1, 2))
         if new_order and kind != "shuffle":
             raise ValueError(
@@ -246,11 +252,7 @@ class WaitingLine(Task):
         return places.expand(len(items), 1, -1)
 
     def score(self, instances: Instances, answers: Tensor) -> Tensor:
-        _checks.tokens(answers, "answers", length=self.answer_length)
-        if len(answers) != len(instances):
-            raise ValueError(
-                f"answers must have {len(instances)} rows, got {len(answers)}"
-            )
+        self._check_answers(instances, answers)
         items, size = instances.given["items"], instances.given["count"][:, None]
         wanted = size + self.growth
         position = torch.arange(self.answer_length, device=items.device)
@@ -319,7 +321,7 @@ class WaitingLine(Task):
                 index=given["index"][row] + 1 if self.has_index else None,
                 new=json.dumps(_words(given["new"][row])) if self.has_new else None,
             )
-            texts.append(f"{text} Answer with the new list only, in the same format.")
+            texts.append(f"{text} {_ASKED}")
         return texts
 
     def answer_text(self, answers: Tensor) -> list[str]:
@@ -334,28 +336,38 @@ class WaitingLine(Task):
     def parse(self, texts: list[str]) -> Tensor:
         """Free-text answers as tokens, Long[B, A]; all ``<pad>`` if unreadable.
 
-        The list is looked for in square brackets, else in numbered or bulleted lines,
-        else in a paragraph of nothing but names, which a heading with a colon may
-        introduce. Names stand in double quotes, single quotes or none, and a comma, a
-        line break or both between them; the text around the list does not matter. A
-        word outside the vocabulary makes the list unreadable, as do two lists that
-        differ.
+        A list stands in brackets, in numbered or bulleted lines, in a row or column of
+        a table, or in lines or short paragraphs of nothing but names, which a heading,
+        a colon or "is" may introduce; names stand in quotes or not, with a comma, a
+        semicolon, a line break or "and" between them. Formatting is taken off first
+        (:func:`~dllm_tutorial.tasks.reading.plain`), and the question where it is
+        repeated.
+
+        All lists of the text are candidates. One name by itself is none beside a longer
+        list, nor is what is announced as given ("original", "from") or refused
+        ("cannot"). Those that are left must agree, or the last one be announced as the
+        answer (:func:`~dllm_tutorial.tasks.reading.chosen`). A word that is no name
+        among the items makes a list unreadable.
         """
-        rows = [self._read(text) for text in texts]
+        rows = [self._read(text) for text in reading.listed(texts)]
         return torch.tensor(rows, dtype=torch.long).view(-1, self.answer_length)
 
     def _read(self, text: str) -> list[int]:
         unreadable = [PAD] * self.answer_length
-        lists = {tuple(items) for items in _lists(text)}
-        if len(lists) != 1:
-            return unreadable
+        lists = _lists(reading.plain(text, _ASKED))
+        longest = max((len(one.items) for one in lists if one.rank >= 0), default=0)
+        items = reading.chosen(
+            (tuple(one.items) if one.whole else None, one.rank)
+            for one in lists
+            if len(one.items) > 1 or longest == 1
+        )
         tokens: list[int] = []
-        for words in map(str.split, lists.pop()):
+        for words in map(str.split, items or ()):
             known = [w in names for w, names in zip(words, NAMES, strict=False)]
             if len(words) != self.words_per_item or not all(known):
                 return unreadable
             tokens += encode(words).tolist()
-        if len(tokens) >= self.answer_length:
+        if not tokens or len(tokens) >= self.answer_length:
             return unreadable
         return tokens + [EOS] * (self.answer_length - len(tokens))
 
@@ -374,60 +386,159 @@ def _words(tokens: list[int]) -> str:
 
 # ------------------------------------------------------------------ free-text answers
 
-_STRAIGHT = str.maketrans("“”‘’", "\"\"''")
-_FENCE = re.compile(r"```(?:[a-z]*(?=\s*\n))?")  # of code, with its language
-_BLANKS = re.compile(r"[^\S\n]+")
+_MARKER = re.compile(  # of a bulleted or numbered line, or of a row of a table
+    r"(?:[-*+•◦▪‣–—] |(?:position |item |name |no\.? |#)?\(?\d{1,4} ?[.):|] ?)", re.I
+)
+_INLINE = re.compile(r"[,;]? (?=\(?\d{1,4}[.):] )")  # before the 2. of "1. Ada, 2. Ben"
+_LABEL = re.compile(r"\A(?:(.*(?:[:=]|\b(?:is|are)\b)) ?)?(.*)\Z")
+_HEADING = re.compile(r"\b(?:names?|items?|lists?|line)\b|[!?]$", re.I)
+_WRITTEN = re.compile(r"[^\W\d]|[\[\](){}]")
+_ROUND = re.compile(r"(?m)(^|[:=]|\bis)( ?)[({]([^()\[\]{}]*)[)}]")
+_KEY = re.compile(r"""(["'])[\w ]*\1 ?: ?(?=["'])""")  # of a JSON object
 _BRACKET = re.compile(r"([\[\]])")
-_MARKER = re.compile(r"[-*+•] |\d+[.):] ?")  # of a bulleted or numbered line
-_BETWEEN = re.compile(r"\s*[,\n]\s*")
-_QUOTED = re.compile(r"""(["'`]|\*\*|)(.*)\1""")
-_ANY_NAME = re.compile(rf"\b(?:{'|'.join(itertools.chain(*NAMES))})\b")
+_BETWEEN = re.compile(r" ?(?:[,;]\n*|\n+|\|) ?(?:(?:and|&) )?| (?:and|&|->|→) ")
+_QUOTED = re.compile(r"""(["'_]|__)([^"'_]*)\1""")
+_NAMES = frozenset(itertools.chain(*NAMES))
 
 
-def _lists(text: str) -> list[list[str]]:
-    """The lists of names that a text may mean, each as the texts of its items."""
-    text = _BLANKS.sub(" ", _FENCE.sub("\n", text.translate(_STRAIGHT)))
-    bracketed = _bracketed(text)
-    if bracketed:
-        return bracketed
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    groups = itertools.groupby(lines, lambda line: bool(_MARKER.match(line)))
-    runs = [list(run) for is_marked, run in groups if is_marked]
-    marked = [
-        [_unquoted(_MARKER.sub("", line, count=1).removesuffix(",")) for line in run]
-        for run in runs
-        if _ANY_NAME.search("\n".join(run))
-    ]
-    if marked:
-        return marked
-    paragraphs = re.split(r"\n\s*\n", text)
-    bare = [_items(re.sub(r"\A[^\n]*:", "", x.strip())) for x in paragraphs]
-    return [items for items in bare if all(map(_is_name, items))]
+@dataclass
+class _List:
+    """A list as it stands in a text.
+
+    Parameters
+    ----------
+    items : list of str
+    rank : int
+        What the words around it make of it, see :func:`reading.rank`.
+    marked : bool
+        Whether its lines have bullets or numbers.
+    whole : bool
+        Whether it can be read; not so if one of its lines is no name.
+    apart : bool
+        Whether it has one name a paragraph so far.
+    """
+
+    items: list[str]
+    rank: int
+    marked: bool = False
+    whole: bool = True
+    apart: bool = False
 
 
-def _bracketed(text: str) -> list[list[str]]:
-    """What stands in brackets; nothing if one is not closed: a list cut off."""
-    found, depth = [], 0
+def _lists(text: str) -> list[_List]:
+    """The lists of names in a text, in its order."""
+    found: list[_List] = []
+    said, parts = "", _parts(_ROUND.sub(_squared, text))
+    for i, (part, in_brackets) in enumerate(parts):
+        if in_brackets:
+            after = parts[i + 1][0] if i + 1 < len(parts) else ""
+            items = _items(part)
+            whole = all(map(_is_name, items))
+            found.append(_List(items, reading.rank(said, after), whole=whole))
+            said = ""
+        else:
+            said = _add_lines(found, said, part)
+    return [one for one in found if any(map(_is_name, one.items))]
+
+
+def _squared(found: re.Match[str]) -> str:
+    """Round and curly brackets as square ones, where they hold nothing but names."""
+    inside = _KEY.sub("", found[3])
+    items = _items(inside)
+    is_list = len(items) > 1 and all(map(_is_name, items))
+    return f"{found[1]}{found[2]}[{inside}]" if is_list else found[0]
+
+
+def _parts(text: str) -> list[tuple[str, bool]]:
+    """A text cut into what is and what is no list in brackets.
+
+    A bracket that is not closed is a list cut off: then nothing is cut.
+    """
+    parts, depth = [("", False)], 0
     for part in _BRACKET.split(text):
-        if part == "[":
-            depth += 1
-        elif part == "]":
-            depth = max(0, depth - 1)
-        elif depth and _ANY_NAME.search(part):
-            found.append(_items(part))
-    return found if depth == 0 else []
+        if part in ("[", "]"):
+            depth = max(0, depth + (1 if part == "[" else -1))
+        elif depth and _is_list_like(_items(part)):
+            parts += [(part, True), ("", False)]
+        else:
+            parts[-1] = (parts[-1][0] + part, False)
+    return parts if depth == 0 else [(text, False)]
+
+
+def _add_lines(found: list[_List], said: str, text: str) -> str:
+    """Add the lists of a text without brackets; the line behind the last of them.
+
+    A line is a list, or an item of one, or prose, which ends a list. One or two words
+    that are no names are taken for an item that is none, unless they are a heading.
+    """
+    last, after_gap = None, False
+    for line in _lines(text):
+        bare = _MARKER.sub("", line, count=1) if _MARKER.match(line) else line
+        label, rest = _LABEL.findall(bare)[0]
+        items = _items(rest)
+        names, marked = all(map(_is_name, items)), bare != line and not label
+        if not line:
+            after_gap = True
+            continue
+        if not marked and not names and not _may_be_items(line, label, items):
+            last = None
+        elif last and not label and _continues(last, items, marked, after_gap):
+            last.apart &= after_gap
+            last.items += items
+            last.whole &= names and not (marked and len(items) > 1)
+        else:
+            last = _List(items, reading.rank(said + label), marked)
+            last.whole = names and not (marked and len(items) > 1)
+            last.apart = names and len(items) == 1
+            found.append(last)
+        after_gap = False
+        said = "" if last and any(map(_is_name, items)) else f"{line}\n"
+    return said
+
+
+def _lines(text: str) -> list[str]:
+    """Lines without the frame of a table; "1. Ada, 2. Ben" stands on two."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        bare = line.strip(" |")
+        starts = _MARKER.match(bare) and bare.lstrip("(").startswith("1")
+        lines += _INLINE.split(bare) if starts else [bare]
+    return ["" if re.fullmatch(r"[-=_*|:+ ]*", line) else line for line in lines]
+
+
+def _may_be_items(line: str, label: str, items: list[str]) -> bool:
+    """Whether a line without a marker may be part of a list, though not all are names.
+
+    It holds a name beside something else, or is one or two words.
+    """
+    if label:
+        return label[-1] in ":=" and _is_list_like(items)
+    is_heading = _HEADING.search(line) or reading.rank(line) != 0
+    stub = len(line.split()) <= 2 and _WRITTEN.search(line) and not is_heading
+    return bool(stub) or _is_list_like(items)
+
+
+def _continues(last: _List, items: list[str], marked: bool, after_gap: bool) -> bool:
+    if marked != last.marked:
+        return False
+    one_name = len(items) == 1 and _is_name(items[0])
+    return not after_gap or marked or (last.apart and one_name)
 
 
 def _items(text: str) -> list[str]:
     """What stands between commas and line breaks; the last comma may be too many."""
-    parts = _BETWEEN.split(text.strip().removesuffix(".").removesuffix(","))
-    return [_unquoted(part) for part in parts]
+    text = _unquoted(re.sub(r"[,;]?\.?$", "", text.strip()).rstrip())
+    return [_unquoted(part) for part in _BETWEEN.split(text)]
 
 
 def _unquoted(text: str) -> str:
     found = _QUOTED.fullmatch(text.strip())
-    return found[2] if found else text
+    return (found[2] if found else text.strip()).removesuffix(".")
+
+
+def _is_list_like(items: list[str]) -> bool:
+    return any(map(_is_name, items)) and all(len(item.split()) <= 2 for item in items)
 
 
 def _is_name(text: str) -> bool:
-    return all(map(_ANY_NAME.fullmatch, text.split(" ")))
+    return all(word in _NAMES for word in text.split(" "))

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks
+from dllm_tutorial.tasks import reading
 from dllm_tutorial.tasks.answers import AnswerTable
 from dllm_tutorial.tasks.base import (
     ANSWER_LENGTH,
@@ -50,15 +51,50 @@ from dllm_tutorial.tasks.vocabulary import (
 __all__ = ["LEVELS", "Paraphrase", "WordsToSentence"]
 
 
+_ASKED = "Answer with the sentence only."
+
+
 class _Writing(Task):
-    """A task whose answer is one sentence."""
+    """A task whose answer is one sentence.
+
+    Parameters
+    ----------
+    given, longest : int
+        Words of the longest prompt and of the longest answer.
+    prompt_length, answer_length : int
+        See :class:`Task`; ``ValueError`` if these do not fit.
+    """
+
+    def __init__(
+        self, given: int, longest: int, prompt_length: int, answer_length: int
+    ) -> None:
+        super().__init__(prompt_length, answer_length)
+        if self.prompt_length < given + 2 or self.answer_length <= longest:
+            raise ValueError(
+                f"sentences of {longest} words need a prompt_length of {given + 2} and "
+                f"an answer_length of {longest + 1}, got {prompt_length} and "
+                f"{answer_length}"
+            )
 
     def answer_text(self, answers: Tensor) -> list[str]:
         return [_text(row) for row in answers]
 
     def parse(self, texts: list[str]) -> Tensor:
-        answers = torch.full((len(texts), self.answer_length), PAD)
-        for row, text in zip(answers, texts, strict=True):
+        """Free-text answers as tokens, Long[B, A]; all ``<pad>`` if unreadable.
+
+        Formatting is taken off first (:func:`~dllm_tutorial.tasks.reading.plain`), and
+        the question where it is repeated. Full stops, colons, line ends, brackets and
+        longer quotations then separate pieces; quotes and commas are dropped. A piece
+        of three words or more, all of the task's vocabulary, is a candidate, be it
+        grammatical or not; what else is written around the sentence does not count.
+
+        Not a candidate is what is announced as given ("original", "words") or refused.
+        Those that are left must agree, or the last one be announced as the answer
+        (:func:`~dllm_tutorial.tasks.reading.chosen`).
+        """
+        listed = reading.listed(texts)
+        answers = torch.full((len(listed), self.answer_length), PAD)
+        for row, text in zip(answers, listed, strict=True):
             words = _readable(text)
             if words and len(words) < len(row):
                 row[:] = EOS
@@ -83,26 +119,25 @@ def _words(answer: list[int]) -> tuple[str, ...] | None:
 
 
 def _readable(text: str) -> tuple[str, ...] | None:
-    """The one sentence of a free-text answer, None where there is none or several.
-
-    Full stops, colons and line ends separate pieces; quotes and commas are dropped. A
-    piece with a word that the vocabulary lacks is no candidate, so that what is written
-    around the sentence does not count. Of several candidates the only grammatical one
-    is meant.
-    """
-    found = set()
-    for piece in re.split(r"[.!?:;\n\r]", text):
-        words = tuple(word.strip(_MARKS) for word in piece.lower().split())
+    """The one sentence of a free-text answer, None where there is none or several."""
+    found, said = [], ""
+    text = _QUOTATION.sub(r"\n\1\n", reading.plain(text, _ASKED).lower())
+    for piece, end in _PIECE.findall(text):
+        words = tuple(word.strip(_MARKS) for word in piece.split())
         words = tuple(word for word in words if word)
-        if words and _LEXICON.issuperset(words):
-            found.add(words)
-    if len(found) > 1:
-        found = {words for words in found if grammatical(words)}
-    return found.pop() if len(found) == 1 else None
+        if len(words) >= _FEWEST and _LEXICON.issuperset(words):
+            found.append((words, reading.rank(said)))
+            said = ""
+        else:
+            said += piece + end
+    return reading.chosen(found)
 
 
 _LEXICON = frozenset(WORDS)
-_MARKS = "\"'`*_,()[]<>-–—“”‘’«»"
+_FEWEST = 3  # words of an attempt; a right sentence has five
+_MARKS = "\"'`*_,()[]<>-–—“”‘’«»•"
+_PIECE = re.compile(r"([^.!?:;\n()\[\]{}|]*)([.!?:;\n()\[\]{}|]|\Z)")
+_QUOTATION = re.compile(r'"((?:[^\s"]+\s+){2,}[^\s"]+)"')
 
 # ------------------------------------------------------------------ words to sentence
 
@@ -173,8 +208,9 @@ class WordsToSentence(_Writing):
         prompt_length: int = PROMPT_LENGTH,
         answer_length: int = ANSWER_LENGTH,
     ) -> None:
-        super().__init__(prompt_length, answer_length)
         self.level = LEVELS[_checks.one_of(level, "level", LEVELS)]
+        given, longest = self.level.given, self.level.longest
+        super().__init__(given, longest, prompt_length, answer_length)
         self.name = f"w2s_{level}"
         self.language = _language(self.level.longest)
         # of each class: its kind, and how early it is chosen, -inf for never
@@ -211,7 +247,8 @@ class WordsToSentence(_Writing):
         )
 
     def score(self, instances: Instances, answers: Tensor) -> Tensor:
-        _checks.tokens(answers, "answers", length=self.answer_length)
+        self._check_answers(instances, answers)
+        _checks.token_range(answers, "answers", MASK + 1)
         right = []
         for given, answer in zip(
             instances.given["words"].tolist(), answers.tolist(), strict=True
@@ -229,13 +266,18 @@ class WordsToSentence(_Writing):
         return [
             f"Write one English sentence of at most {self.level.longest} words that "
             f"contains all of these words in exactly these forms: "
-            f"{', '.join(decode(words))}. {_RULES} Answer with the sentence only."
+            f"{', '.join(decode(words))}. {_RULES} {_ASKED}"
             for words in instances.given["words"]
         ]
 
 
+# The rules of the grammar, in the same order.
 _RULES = (
-    "Someone does something to someone in it, in the active or in the passive voice. "
+    "Someone does something to someone in it, in the active or in the passive voice; "
+    "each of the two has an article or a word like this or some, and at most one "
+    "adjective. One adverb may stand right before the main verb (has been often seen) "
+    "or behind the second person, then one place (near the park), and one time word "
+    "may be the first word or the last. "
     f"Use no words other than: {', '.join(WORDS)}."
 )
 
@@ -266,6 +308,7 @@ _CHOICES = (
     "adjective",
     "adverb",
 )
+_LONGEST = 11  # today an old kid has been often seen by the nurse: one adjective
 _DETERMINERS = (  # singular before a consonant and a vowel, plural
     ("a", "an", "some"),
     ("the", "the", "the"),
@@ -391,6 +434,11 @@ class Paraphrase(_Writing):
     adverb or the time word in another place, with synonyms, or all of these, which
     makes 1 to 255 answers. The given sentences name no place.
 
+    Parameters
+    ----------
+    prompt_length, answer_length : int
+        See :class:`Task`; ``ValueError`` if the longest sentence does not fit.
+
     Notes
     -----
     ``Instances.given`` holds the meaning as numbers of concepts in the lexicon, each
@@ -401,6 +449,11 @@ class Paraphrase(_Writing):
     """
 
     name = "paraphrase"
+
+    def __init__(
+        self, prompt_length: int = PROMPT_LENGTH, answer_length: int = ANSWER_LENGTH
+    ) -> None:
+        super().__init__(_LONGEST, _LONGEST, prompt_length, answer_length)
 
     def _propose(self, count: int, generator: Generator | None) -> Instances:
         device = "cpu" if generator is None else generator.device
@@ -449,7 +502,8 @@ class Paraphrase(_Writing):
         )
 
     def score(self, instances: Instances, answers: Tensor) -> Tensor:
-        _checks.tokens(answers, "answers", length=self.answer_length)
+        self._check_answers(instances, answers)
+        _checks.token_range(answers, "answers", MASK + 1)
         right = []
         for prompt, answer in zip(instances.prompts, answers.tolist(), strict=True):
             given, words = tuple(decode(prompt)[1:-1]), _words(answer)
@@ -463,6 +517,6 @@ class Paraphrase(_Writing):
             f"{_text(encode(decode(prompt)[1:-1]))} Who does what to whom, "
             "how and when must stay the same. You may use the active or the passive "
             f"voice, move the adverb and the time word, and use synonyms. {_RULES} "
-            "Answer with the sentence only."
+            f"{_ASKED}"
             for prompt in instances.prompts
         ]
