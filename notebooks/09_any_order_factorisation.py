@@ -820,7 +820,7 @@ for name, values in after.items():
 # Learned positions take away a part of diffusion's lead and leave the larger
 # part.
 #
-# Twice the width changes nothing. Twice the depth changes nothing in four seeds
+# Twice the width changes nothing. Twice the depth changes little in four seeds
 # of five. The fifth leaves the common level in the middle of its training, and
 # is still falling at the end. So, at twice the depth at least, the level is no
 # limit of what a reader of lists can express: it is where training stays. Our
