@@ -49,18 +49,20 @@ def put_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """A folder, made if it is missing, for one run at a time, be it in this process.
+def locked(folder: Path, *, in_process: bool = True) -> Iterator[None]:
+    """A folder, made if it is missing, for one run at a time.
 
-    The system frees the lock of a process that is gone.
+    The system frees the lock of a process that is gone. With ``in_process`` two runs of
+    one process are kept apart too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a") as file:
         if fcntl is None:
             yield
             return
+        lock = fcntl.flock if in_process else fcntl.lockf  # of the file, of the process
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RuntimeError(
                 f"folder must not be in use, but another run is filling {folder}"
@@ -68,4 +70,4 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:  # by itself: a forked worker may keep the file open for longer
-            fcntl.flock(file, fcntl.LOCK_UN)
+            lock(file, fcntl.LOCK_UN)

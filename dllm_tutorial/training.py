@@ -229,14 +229,15 @@ def train(
     ValueError
         If the checkpoint is damaged or of another configuration.
     RuntimeError
-        If another run is filling the folder.
+        If another process is filling the folder.
     """
     _checks.integer(checkpoint_every, "checkpoint_every", 1)
     device = next(model.parameters()).device
     optimizers = _optimizers(model, config)
     ema = Ema(model, config.ema)
     folder = None if checkpoint is None else Path(checkpoint)
-    with locked(folder) if folder else nullcontext():
+    # a loop over the records that was broken off may still hold this generator
+    with locked(folder, in_process=False) if folder else nullcontext():
         step = _resume(folder, model, optimizers, ema, config) if folder else 0
         while step < config.steps:
             generator = step_generator(config.seed, step, device)

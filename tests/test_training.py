@@ -282,15 +282,33 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         run(tiny("causal"), TrainingConfig(2, 2), checkpoint=tmp_path)
 
 
-def test_two_trainings_in_one_folder_are_refused(tmp_path):
-    draw = training.random_crops(STREAM, 6)
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_training_in_the_folder_of_another_process_is_refused(tmp_path):
     config = TrainingConfig(4, 2)
-    first = training.train(tiny(), draw, config, checkpoint=tmp_path)
-    next(first)
-    with pytest.raises(RuntimeError, match=f"another run is filling {tmp_path}"):
-        run(tiny(), config, checkpoint=tmp_path)
-    assert [record.step for record in first] == [2, 3, 4]
-    assert run(tiny(), config, checkpoint=tmp_path) == []
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RuntimeError, match=f"another run is filling {tmp_path}"):
+            run(tiny(), config, checkpoint=tmp_path)
+        holder.kill()
+    assert len(run(tiny(), config, checkpoint=tmp_path)) == 4
+
+
+def test_a_loop_that_was_broken_off_does_not_keep_the_folder(tmp_path):
+    draw = training.random_crops(STREAM, 6)
+    options = {"checkpoint": tmp_path, "checkpoint_every": 1}
+    first = training.train(tiny(), draw, TrainingConfig(4, 2), **options)
+    next(first), next(first)  # as after an interrupted cell: it is still there
+    left = run(tiny(), TrainingConfig(4, 2), **options)
+    assert [record.step for record in left] == [2, 3, 4]
 
 
 def test_a_record_is_seen_before_its_checkpoint_is_written(tmp_path):
