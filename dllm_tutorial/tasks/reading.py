@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any
 
 from dllm_tutorial.tasks.vocabulary import VOCABULARY
 
 __all__ = ["chosen", "listed", "plain", "rank"]
-
-Value = TypeVar("Value")
 
 _FINAL = "\n\nFinal answer:\n"
 _BOXES = ("answer", "final_answer", "output", "result", "solution")  # tags of an answer
@@ -134,7 +132,7 @@ def rank(said: str, after: str = "") -> int:
     return -1 if _GIVEN.search(said) else 0
 
 
-def chosen(candidates: Iterable[tuple[Value, int]]) -> Value | None:
+def chosen(candidates: Iterable[tuple[Any, int]]) -> Any:
     """The value that is meant, of pairs of a value and its rank; None if unclear.
 
     What is no answer does not count. Those of the highest rank must agree, and the last
