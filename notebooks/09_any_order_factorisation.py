@@ -824,8 +824,8 @@ for name, values in after.items():
 # of five. The fifth leaves the common level in the middle of its training, and
 # is still falling at the end. So, at twice the depth at least, the level is no
 # limit of what a reader of lists can express: it is where training stays. Our
-# prediction was right about "less than a third"; that depth helps more than
-# width is not resolved.
+# prediction of "less than a third" holds for the means; that depth helps more
+# than width is not resolved.
 #
 # **What it does not show.** How long the others would stay there, or another
 # learning rate. And it is one chain with twelve tokens.

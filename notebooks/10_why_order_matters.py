@@ -801,7 +801,7 @@ _ = figure.legend(
 # what the fixed random order costs. With exact predictions it would cost
 # nothing, in any order. So all of it is learning. Few steps are out of line, but
 # each of them asks a question of its own, and what the network learns for all
-# others does not help it there.
+# others seems not to help it there.
 #
 # Sixteen exchanges, another order for each seed, cost about as much as the one
 # fixed random order that we drew. So that one was no odd one.
