@@ -31,7 +31,7 @@ test: lint ## everything that must hold before a commit
 	$(BIN)/pytest --nbval --nbval-sanitize-with=tests/nbval.cfg \
 		-n 2 --dist=loadfile notebooks
 	$(BIN)/python tools/build_book.py
-	$(BIN)/pytest tests/test_site.py
+	$(BIN)/pytest -n 2 --dist=worksteal tests/test_site.py
 
 study: $(READY) ## measure the rows of chapters 5 to 11 again; stop and go on at will
 	$(BIN)/python -m dllm_tutorial.bench_study --out runs/bench --workers 2
