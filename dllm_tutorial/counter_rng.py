@@ -64,7 +64,7 @@ def uniform(
     Parameters
     ----------
     seeds : Tensor
-        Long[B], one 64-bit seed per row: the key.
+        Long[B], one 64-bit seed per row: the key. Shorter integers mean the same seed.
     step : int or Tensor
         Number of the step, or Long[B] where rows are at different steps.
     positions : Tensor
@@ -78,6 +78,7 @@ def uniform(
         Float64[B, L]
     """
     _checks.integer(stream, "stream", 0)
+    seeds, positions = seeds.long(), positions.long()
     if isinstance(step, int):
         step = torch.full_like(seeds, step)
     shape = torch.broadcast_shapes(seeds[:, None].shape, positions.shape)

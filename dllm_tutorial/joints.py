@@ -647,10 +647,13 @@ class MarkovChain(Joint):
         return [self.vocab_size**j for j in reversed(range(self.order))]
 
     def log_prob(self, x: Tensor) -> Tensor:
-        x = self._full(x)
+        return self._log_prob(self._full(x)).to(self.dtype)
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        """Float64[B], before it is rounded."""
         codes = self._codes(x)
         steps = self.transition.log()[codes[:, :-1], x[:, self.order :]]
-        return (self.initial.log()[codes[:, 0]] + steps.sum(1)).to(self.dtype)
+        return self.initial.log()[codes[:, 0]] + steps.sum(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         _checks.integer(n, "n", 0)
@@ -668,7 +671,7 @@ class MarkovChain(Joint):
             raise ValueError(f"a table of {size} sequences is too large")
         grid = torch.arange(self.vocab_size, device=self.device)
         support = torch.cartesian_prod(*[grid] * self.length).view(size, self.length)
-        p = self.log_prob(support).double().exp()
+        p = self._log_prob(support).exp()
         joint = TableJoint(support[p > 0], p[p > 0], self.vocab_size, self.words)
         return joint.to(dtype=self.dtype)
 

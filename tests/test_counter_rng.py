@@ -112,6 +112,14 @@ def test_rows_do_not_depend_on_the_batch():
     assert torch.equal(own, together)
 
 
+def test_short_integers_are_the_same_seeds():
+    seeds, positions = torch.tensor([5, 7]), torch.arange(4)
+    expected = uniform(seeds, 3, positions, 1)
+    for dtype in (torch.int32, torch.int16, torch.uint8):
+        found = uniform(seeds.to(dtype), 3, positions.to(dtype), 1)
+        assert torch.equal(found, expected)
+
+
 def test_seeds_come_from_the_generator():
     draws = [draw_seeds(4, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])

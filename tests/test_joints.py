@@ -668,3 +668,13 @@ def test_a_plan_tells_the_answer_and_costs_its_entropy(name):
     assert planned.total_correlation(
         range(length, 2 * length), range(length)
     ) == pytest.approx(0, abs=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_table_of_a_chain_is_exact_whatever_its_dtype(dtype):
+    chain = joints.MarkovChain(
+        torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64), 4
+    )
+    table = chain.to(dtype=dtype).table()
+    assert table.dtype == dtype
+    assert table.entropy() == pytest.approx(chain.entropy(), abs=1e-12)
