@@ -19,6 +19,13 @@ from torch import Tensor
 _INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
 
 
+def generator(value: Any) -> torch.Generator | None:
+    """A source of random numbers, or None for the global one."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {value!r}")
+    return value
+
+
 def integer(value: Any, name: str, minimum: int | None = None) -> int:
     """An integer (not a bool), at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -102,7 +102,6 @@ def draw_seeds(n: int, generator: torch.Generator | None = None) -> Tensor:
 
     Raises ``TypeError`` if ``generator`` is anything but a torch.Generator or None.
     """
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
+    _checks.generator(generator)
     device = "cpu" if generator is None else generator.device
     return torch.randint(2**63 - 1, (n,), generator=generator, device=device)

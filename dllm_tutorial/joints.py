@@ -124,7 +124,7 @@ class Joint(ABC):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Exact log-conditionals ``Float[B, L, V]`` of ``x: Long[B, L]``."""
-        x = _checks.tokens(x, "x", length=self.length).to(torch.long)
+        x = _checks.tokens(x, "x", length=self.length)
         mass, total = self._conditionals(x)
         total = total[:, None, None]
         uniform = torch.full_like(mass, 1 / self.vocab_size)
@@ -164,7 +164,7 @@ class Joint(ABC):
 
         Any other id that is not a token raises ``ValueError``.
         """
-        x = _checks.tokens(x, "x", ndim=1).to(torch.long)
+        x = _checks.tokens(x, "x", ndim=1)
         _checks.token_range(x, "x", self.vocab_size + 1)
         names = (*self.words, "_")
         return " ".join(names[token] for token in x.tolist())
@@ -189,7 +189,7 @@ class Joint(ABC):
 
     def _full(self, x: Tensor, name: str = "x") -> Tensor:
         """Fully revealed sequences of any integer type, checked: ``Long[B, L]``."""
-        x = _checks.tokens(x, name, length=self.length).to(torch.long)
+        x = _checks.tokens(x, name, length=self.length)
         return _checks.token_range(x, name, self.vocab_size)
 
     def _places(self, values: Positions, name: str) -> tuple[int, ...]:
@@ -201,8 +201,7 @@ class Joint(ABC):
 
     def _uniform(self, n: int, generator: torch.Generator | None) -> Tensor:
         """``n`` uniform numbers in [0, 1), drawn on the generator's device."""
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
+        _checks.generator(generator)
         device = self.device if generator is None else generator.device
         u = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
         return u.to(self.device)
@@ -262,7 +261,7 @@ class TableJoint(Joint):
         vocab_size: int,
         words: Sequence[str] | None = None,
     ) -> None:
-        support = _checks.tokens(support, "support").to(torch.long)
+        support = _checks.tokens(support, "support")
         super().__init__(support.shape[1], vocab_size, words)
         _checks.token_range(support, "support", vocab_size)
         size = support.shape[0]
@@ -329,7 +328,7 @@ class TableJoint(Joint):
 
         Raises ``ValueError`` if they have probability zero.
         """
-        x = _checks.tokens(x, "x", ndim=1, length=self.length).to(torch.long)
+        x = _checks.tokens(x, "x", ndim=1, length=self.length)
         _checks.token_range(x, "x", self.vocab_size + 1)
         kept = self._matches(x[None])[0] * self.probs > 0
         if not bool(kept.any()):

@@ -24,7 +24,6 @@ __all__ = [
     "AnswerJoint",
     "Instances",
     "Task",
-    "check_generator",
     "ended",
     "in_test",
     "padded",
@@ -222,7 +221,7 @@ class Task(ABC):
         The prompt decides the split (:func:`in_test`), so no prompt is in both.
         """
         _checks.integer(count, "count", 1)
-        check_generator(generator)
+        _checks.generator(generator)
         wants_test = _checks.one_of(split, "split", SPLITS) == "test"
         per_round = 2 * count * (TEST_SHARE if wants_test else 1)
         found: list[Instances] = []
@@ -263,14 +262,6 @@ def same_size(value: Tensor, name: str, prompts: Tensor) -> Tensor:
     if len(value) != len(prompts):
         raise ValueError(f"{name} must have {len(prompts)} rows, got {len(value)}")
     return value
-
-
-def check_generator(generator: Generator | None) -> None:
-    """``TypeError`` unless it is a ``torch.Generator`` or None."""
-    if generator is not None and not isinstance(generator, Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator or None, got {generator!r}"
-        )
 
 
 def padded(tokens: Tensor, length: int, name: str = "prompt_length") -> Tensor:

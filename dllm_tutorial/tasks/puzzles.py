@@ -25,7 +25,6 @@ from dllm_tutorial.tasks.base import (
     SPLITS,
     Instances,
     Task,
-    check_generator,
     ended,
     in_test,
     padded,
@@ -367,7 +366,7 @@ class Sudoku9(_Sudoku):
         split gets its digits renamed at random until it does not.
         """
         _checks.integer(count, "count", 1)
-        check_generator(generator)
+        _checks.generator(generator)
         wants_test = _checks.one_of(split, "split", SPLITS) == "test"
         instances = self._propose(count, generator)
         given = instances.given["cells"], instances.given["solution"]
