@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Generator
 
-from dllm_tutorial import _checks, lora, text
+from dllm_tutorial import _checks, lora, packing, text
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.training import load_weights
 
@@ -34,7 +34,7 @@ def load_network(name: str) -> tuple[Transformer, dict]:
     """
     _checks.one_of(name, "name", sorted(path.stem for path in FOLDER.glob("*.json")))
     tensors, about = load_weights(FOLDER / f"{name}.json")
-    weights = {k: v.float() for k, v in tensors.items()}
+    weights = packing.unpack(tensors)
     if "base" in about:
         model, _ = load_network(about["base"])
         lora.adapt(model, about["rank"], Generator())

@@ -13,6 +13,10 @@ average. So it is trained twice as long: ``half-0`` had the updates of ``ar-0``,
 are ``dllm-0`` with adapters (:mod:`dllm_tutorial.lora`) that saw 10,000 instances of
 one task. ``long-0`` goes on from ``dllm-0``, with all weights, on what that one could
 not do yet: Latin squares, paraphrases, and lists of names with two words.
+
+``large-0`` and its twin ``large-ar-0`` have thirteen times the parameters and learn all
+tasks at once, those with names of two words too. Here the twin has half the updates,
+and so the same number of supervised tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from dllm_tutorial import lora, losses, pretrained, study, tasks, training
+from dllm_tutorial import lora, losses, packing, pretrained, study, tasks, training
 from dllm_tutorial._files import put_rows
 from dllm_tutorial.decoding import generate, strategies
 from dllm_tutorial.networks import Transformer, TransformerConfig
@@ -40,7 +44,6 @@ ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
 COMMAND = "python -m dllm_tutorial.train_tasks --out runs/tasks --ship"
 RESULTS = pretrained.FOLDER.parent / "results"
 SEEDS = (0, 1, 2)
-DATA = 192_000  # training instances; a model and its twin see the same
 # As often as a task stands here, so large is its share of the instances.
 LONG = (
     *["latin_square"] * 4,
@@ -48,6 +51,8 @@ LONG = (
     "replace_index_names",
     "shuffle_names",
 )
+# All tasks, of one word and of two, and more of those that take long to learn.
+LARGE = (*tasks.NAMES, *["latin_square"] * 3, "paraphrase")
 PROBES = 16  # test instances of each task behind a point of a learning curve
 
 
@@ -66,6 +71,8 @@ class Budget:
     n_heads: int
     evaluate_every: int
     rank: int | None = None
+    bf16: bool | None = None
+    data: int = 192_000  # training instances; a model and its twin see the same
 
 
 BUDGETS = {
@@ -74,24 +81,29 @@ BUDGETS = {
     "tuned": Budget(320, 32, 3e-3, 128, 3, 4, evaluate_every=320, rank=8),
     "stages": Budget(200, 32, 4e-3, 128, 3, 4, evaluate_every=10),
     "long": Budget(8000, 32, 4e-3, 128, 3, 4, evaluate_every=1000),
-    # 25 million parameters for a GPU; it has not been run
-    "gpu": Budget(60_000, 512, 2e-3, 512, 8, 8, evaluate_every=5000),
+    # 9 million parameters; an hour and a half of a core that multiplies in bfloat16
+    "large": Budget(4800, 64, 2e-3, 384, 5, 6, 1200, bf16=True, data=384_000),
+    "large-ar": Budget(2400, 64, 2e-3, 384, 5, 6, 600, bf16=True, data=384_000),
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a model, a budget, a seed, the run it goes on from, its tasks."""
+    """One training: a model, a budget, a seed, the run it goes on from, its tasks.
+
+    With ``bits`` its weights ship rounded to so many (:mod:`dllm_tutorial.packing`).
+    """
 
     model: str
     budget: str
     seed: int
     start: str | None = None
     tasks: tuple[str, ...] = tasks.TRAINED
+    bits: int | None = None
 
 
 RUNS = {
-    **{f"half-{seed}": Run("dllm", "cpu", seed) for seed in SEEDS},
+    **{f"half-{seed}": Run("dllm", "cpu", seed, bits=5) for seed in SEEDS},
     **{f"dllm-{seed}": Run("dllm", "cpu", seed, f"half-{seed}") for seed in SEEDS},
     **{f"ar-{seed}": Run("ar", "cpu", seed) for seed in SEEDS},
     **{
@@ -103,6 +115,8 @@ RUNS = {
         f"long-{seed}": Run("dllm", "long", seed, f"dllm-{seed}", LONG)
         for seed in SEEDS
     },
+    "large-0": Run("dllm", "large", 0, tasks=LARGE, bits=4),
+    "large-ar-0": Run("ar", "large-ar", 0, tasks=LARGE, bits=4),
 }
 
 
@@ -126,7 +140,7 @@ def begin(run: Run, out: Path) -> Transformer:
     """The network that a run starts with: its adapters, if any, do nothing yet.
 
     The run that it goes on from is taken from the folder ``out`` or, if it is not
-    there, from what ships, in half precision.
+    there, from what ships, rounded.
     """
     model = network(run)
     if run.start and finished(run.start, out):
@@ -147,6 +161,7 @@ def plan(run: Run) -> training.TrainingConfig:
         size.lr,
         seed=run.seed + 100 * bool(run.start),  # what goes on meets other batches
         optimizer="adamw" if size.rank else "muon",
+        bf16=size.bf16,
     )
 
 
@@ -183,7 +198,7 @@ def one_at_a_time(model: Transformer, task: tasks.Task, count: int) -> Tensor:
 def train(run: Run, folder: Path, device: str) -> None:
     """Train one run, or finish it, and keep its learning curve in ``curve.csv``."""
     size = BUDGETS[run.budget]
-    rows = tasks.dataset(DATA, Generator().manual_seed(run.seed), run.tasks)
+    rows = tasks.dataset(size.data, Generator().manual_seed(run.seed), run.tasks)
     model = begin(run, folder.parent)
 
     def evaluate(model: Transformer) -> tuple[float, float]:
@@ -235,7 +250,7 @@ def vocabulary_hash() -> str:
 
 
 def ship(names: Iterable[str], out: Path) -> None:
-    """Put weights in half precision and learning curves into the package.
+    """Put rounded weights and learning curves into the package.
 
     Curves of other runs stay there, and so does their provenance.
     """
@@ -257,8 +272,10 @@ def ship(names: Iterable[str], out: Path) -> None:
             weights = lora.adapters(weights)
             known["base"] = f"tasks-{run.start}"
             known["rank"] = BUDGETS[run.budget].rank
-        half = {key: value.half() for key, value in weights.items()}
-        training.save_weights(pretrained.FOLDER / f"tasks-{name}.json", half, known)
+        rounded = {key: value.half() for key, value in weights.items()}
+        if run.bits:
+            rounded = packing.pack(weights, run.bits)
+        training.save_weights(pretrained.FOLDER / f"tasks-{name}.json", rounded, known)
     listed = [curves[name] for name in RUNS if name in curves]
     origin = study.provenance(COMMAND, SEEDS)
     if file.exists() and set(names) != set(RUNS):

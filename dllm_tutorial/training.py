@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dllm_tutorial import _checks, losses
 from dllm_tutorial._files import locked, write_whole
@@ -53,6 +54,10 @@ class TrainingConfig:
         ``"adamw"`` (Loshchilov and Hutter, 2019), or ``"muon"``, which needs fewer
         steps: :class:`dllm_tutorial.muon.Muon` for the matrices of the blocks, AdamW
         for the rest.
+    bf16
+        Whether products of matrices are in bfloat16, in the network and in Muon, while
+        weights and sums stay as they are. ``None``: on a GPU. On a processor with
+        units for it (AMX) it is several times faster for wide networks.
     """
 
     steps: int
@@ -65,10 +70,13 @@ class TrainingConfig:
     seed: int = 0
     optimizer: str = "adamw"
     decay: str = "cosine"
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         _checks.one_of(self.optimizer, "optimizer", ("adamw", "muon"))
         _checks.one_of(self.decay, "decay", ("cosine", "trapezoid"))
+        if not (self.bf16 is None or isinstance(self.bf16, bool)):
+            raise TypeError(f"bf16 must be a bool or None, got {self.bf16!r}")
         decay, number = self.weight_decay, _checks.number
         checked = {
             "steps": _checks.integer(self.steps, "steps", 1),
@@ -202,8 +210,7 @@ def train(
 ) -> Iterator[Record]:
     """Train ``model`` in place and yield a :class:`Record` after every step.
 
-    When the last step is done the model holds the averaged (EMA) weights. On a GPU
-    the forward pass runs in bf16.
+    When the last step is done the model holds the averaged (EMA) weights.
 
     Parameters
     ----------
@@ -248,14 +255,14 @@ def train(
             model.train()
             with torch.random.fork_rng():  # dropout draws from the global generators
                 torch.manual_seed(generator.initial_seed())
-                on_gpu = device.type == "cuda"
-                with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+                with _precision(device, config.bf16):
                     value = loss(model, draw(config.batch_size, generator), generator)
                 model.zero_grad()
                 value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            for optimizer in optimizers:
-                optimizer.step()
+            with _precision(device, config.bf16):  # Muon multiplies matrices, too
+                for optimizer in optimizers:
+                    optimizer.step()
             step += 1
             ema.update(model, step)
             last = step == config.steps
@@ -270,6 +277,19 @@ def train(
     # also where the checkpoint that was found was already complete
     model.load_state_dict(ema.weights)
     model.eval()
+
+
+@contextmanager
+def _precision(device: torch.device, bf16: bool | None) -> Iterator[None]:
+    """Where products of matrices are in bfloat16, if they shall be."""
+    on_cpu = device.type == "cpu"
+    if not (bf16 if bf16 is not None else not on_cpu):
+        yield
+        return
+    # on a CPU the fused attention's backward pass is slow in bfloat16
+    attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
+    with attention, torch.autocast(device.type, torch.bfloat16):
+        yield
 
 
 def _optimizers(

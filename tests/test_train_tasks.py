@@ -30,7 +30,7 @@ FEW = {
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """Four runs of seconds; their results go to a folder of this test."""
-    for name, value in {"BUDGETS": TINY, "RUNS": FEW, "DATA": 64, "PROBES": 2}.items():
+    for name, value in {"BUDGETS": TINY, "RUNS": FEW, "PROBES": 2}.items():
         monkeypatch.setattr(train_tasks, name, value)
     monkeypatch.setattr(train_tasks, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
