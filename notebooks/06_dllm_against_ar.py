@@ -119,7 +119,7 @@ panels = bench.read("panels")
 size = train_tasks.BUDGETS["cpu"]
 print(f"twins: width {size.d_model}, {size.n_layers} layers,", end=" ")
 print(f"{size.steps} updates of {size.batch_size}", end=" ")
-print(f"of {train_tasks.DATA} instances")
+print(f"of {size.data} instances")
 print("(diffusion: the same twice)")
 first = {
     name: setting(kind(panels, name), *rule)

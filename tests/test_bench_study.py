@@ -116,10 +116,11 @@ def test_masks_count_what_is_predicted_wrongly(masked, mistaken, monkeypatch):
 
 
 def test_the_last_stage_is_the_fine_tuned_network(tmp_path, monkeypatch):
-    budget = replace(train_tasks.BUDGETS["stages"], steps=6, evaluate_every=6)
+    budget = train_tasks.BUDGETS["stages"]
+    size = 6 * budget.batch_size
+    budget = replace(budget, steps=6, evaluate_every=6, data=size)
     monkeypatch.setitem(train_tasks.BUDGETS, "stages", budget)
     monkeypatch.setattr(bench_study, "STAGES", (2, 6))
-    monkeypatch.setattr(train_tasks, "DATA", 6 * budget.batch_size)
     monkeypatch.setattr(train_tasks, "PROBES", 1)
     found = bench_study.stages.__wrapped__(1)
     run = train_tasks.Run("dllm", "stages", 1, "dllm-1", (bench_study.STAGED,))

@@ -951,6 +951,33 @@ def test_a_step_compiles_as_one_graph(rule, temperature, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("temperature", "top_p"), [(0.0, None), (1.0, None), (0.5, None), (1.0, 0.9)]
+)
+@pytest.mark.parametrize("vocab", [V, 200, 1030])
+@every_rule
+def test_a_step_stays_on_its_device(rule, vocab, temperature, top_p):
+    """On the meta device, which takes the ways of a GPU: nothing can be looked at, and
+    a tensor made on the CPU meets the others in an error.
+    """
+    x = prompts()
+    blocks = task.lay_blocks(x == MASK, 4, rule.steps)
+    moved = {k: v.to("meta") if torch.is_tensor(v) else v for k, v in blocks.items()}
+    logits = torch.empty(*x.shape, vocab, device="meta")
+    setting = task.Task(
+        FunctionDenoiser(lambda x: logits[0].expand(*x.shape, vocab), MASK),
+        seeds=torch.empty(len(x), dtype=torch.long, device="meta"),
+        temperature=temperature,
+        top_p=top_p,
+        suppressed=torch.empty(vocab, dtype=torch.bool, device="meta"),
+        **moved,
+    )
+    state = task.first_state(x.to("meta"))
+    for _ in range(2):
+        state = loop.step(rule, setting, state, logits)
+    assert all(leaf.is_meta for leaf in tree_leaves(state))
+
+
 # --- bad input ---------------------------------------------------------------------
 
 

@@ -16,11 +16,11 @@ from dllm_tutorial.train_tasks import Budget, Run
 from test_train_text import check_kills
 
 TINY = {
-    "cpu": Budget(4, 2, 1e-3, 8, 1, 2, evaluate_every=2),
-    "tuned": Budget(2, 2, 1e-2, 8, 1, 2, evaluate_every=2, rank=2),
+    "cpu": Budget(4, 2, 1e-3, 64, 1, 2, evaluate_every=2, data=64),
+    "tuned": Budget(2, 2, 1e-2, 64, 1, 2, evaluate_every=2, rank=2, data=64),
 }
 FEW = {
-    "half-0": Run("dllm", "cpu", 0),
+    "half-0": Run("dllm", "cpu", 0, bits=8),
     "dllm-0": Run("dllm", "cpu", 0, "half-0"),
     "ar-0": Run("ar", "cpu", 0),
     "tuned-copy-0": Run("dllm", "tuned", 0, "dllm-0", ("copy",)),

@@ -49,8 +49,9 @@ def run(model, config, **options):
 # -- does it learn? ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
-def test_training_reaches_the_entropy_of_a_known_source(attention):
+def test_training_reaches_the_entropy_of_a_known_source(attention, bf16):
     """NLL and NELBO of the truth are both -log p: the excess is the learning error.
 
     It is measured exactly up to the choice of sequences, which are paired with their
@@ -58,8 +59,9 @@ def test_training_reaches_the_entropy_of_a_known_source(attention):
     rate below 1e-4): that would be a leak.
     """
     model = tiny(attention)
-    config = TrainingConfig(300, 64, 5e-3, warmup=50, ema=0.95)
+    config = TrainingConfig(300, 64, 5e-3, warmup=50, ema=0.95, bf16=bf16)
     first, *_, last = training.train(model, from_chain, config)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
     x = chain().sample(1000, torch.Generator().manual_seed(1))
     with torch.no_grad():
         bound = losses.ar_loss if attention == "causal" else losses.exact_nelbo
@@ -69,6 +71,25 @@ def test_training_reaches_the_entropy_of_a_known_source(attention):
     assert last.loss < first.loss - 0.2
     assert -4 * error < mean < 0.02 + 4 * error
     assert error < 0.01
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_bf16_changes_the_products_of_matrices_and_little_else(optimizer):
+    def after(**options):
+        model = tiny()
+        config = TrainingConfig(20, 16, warmup=0, optimizer=optimizer, **options)
+        *_, last = training.train(model, from_chain, config)
+        return last.loss, torch.cat([p.flatten() for p in model.parameters()])
+
+    (loss, weights), (usual, exact), (again, same) = (
+        after(bf16=True),
+        after(),
+        after(bf16=False),
+    )
+    assert usual == again and torch.equal(exact, same)  # on a CPU it is off
+    assert not torch.equal(weights, exact)
+    assert loss == pytest.approx(usual, abs=0.02)
+    assert (weights - exact).norm() < 0.05 * exact.norm()
 
 
 def in_random_orders(model, x, generator):
@@ -418,6 +439,7 @@ def test_a_kill_between_the_files_leaves_the_old_pair(tmp_path, monkeypatch, sur
         ({"ema": "x"}, TypeError, "ema"),
         ({"seed": -1}, ValueError, "seed"),
         ({"decay": "linear"}, ValueError, "decay"),
+        ({"bf16": 1}, TypeError, "bf16"),
     ],
 )
 def test_bad_configurations_are_refused(options, error, name):
