@@ -123,6 +123,8 @@ def _step(
         leave_one_out=_no_randomness,
     )
     score = strategy.rank(view)
+    if bool(score[view.masked].isnan().any()):
+        raise ValueError(f"strategy {strategy} must rank every position to fill")
     quota = strategy.quota(view, score)
     quota = torch.where(view.step + 1 >= view.steps, view.n_masked, quota)
     reveal = view.masked & (order_of(score, view.masked) < quota[:, None])

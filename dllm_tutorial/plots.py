@@ -101,6 +101,8 @@ LOOKS = {
     "dllm": Look("diffusion", RED, "o"),
     "half": Look("diffusion, half as long", ORANGE, "v"),
     "ar": Look("autoregressive", BLUE, "s"),
+    "large": Look("larger diffusion", PURPLE, "D"),
+    "twin": Look("larger autoregressive", SKY, "P"),
     "ngram": Look("n-gram", GRAY, "x", ":"),
     "oracle": Look("oracle", GRAY, "*", ":"),
 }

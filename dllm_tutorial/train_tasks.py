@@ -14,7 +14,7 @@ are ``dllm-0`` with adapters (:mod:`dllm_tutorial.lora`) that saw 10,000 instanc
 one task. ``long-0`` goes on from ``dllm-0``, with all weights, on what that one could
 not do yet: Latin squares, paraphrases, and lists of names with two words.
 
-``large-0`` and its twin ``large-ar-0`` have thirteen times the parameters and learn all
+``large-0`` and its autoregressive ``twin-0`` have thirteen times the parameters and learn all
 tasks at once, those with names of two words too. Here the twin has half the updates,
 and so the same number of supervised tokens.
 """
@@ -83,7 +83,7 @@ BUDGETS = {
     "long": Budget(8000, 32, 4e-3, 128, 3, 4, evaluate_every=1000),
     # 9 million parameters; an hour and a half of a core that multiplies in bfloat16
     "large": Budget(4800, 64, 2e-3, 384, 5, 6, 1200, bf16=True, data=384_000),
-    "large-ar": Budget(2400, 64, 2e-3, 384, 5, 6, 600, bf16=True, data=384_000),
+    "twin": Budget(2400, 64, 2e-3, 384, 5, 6, 600, bf16=True, data=384_000),
 }
 
 
@@ -116,7 +116,7 @@ RUNS = {
         for seed in SEEDS
     },
     "large-0": Run("dllm", "large", 0, tasks=LARGE, bits=4),
-    "large-ar-0": Run("ar", "large-ar", 0, tasks=LARGE, bits=4),
+    "twin-0": Run("ar", "twin", 0, tasks=LARGE, bits=4),
 }
 
 

@@ -239,3 +239,13 @@ def test_grids_of_probability_zero_are_no_second_solutions():
     generator = torch.Generator().manual_seed(0)
     puzzles, _ = limited.unique_puzzles(joint, 20, generator)
     assert ((puzzles != joint.mask_id).sum(1) == 1).all()  # one cell says it all
+
+
+def test_a_rank_that_is_not_a_number_is_named():
+    rule = strategies.Strategy(
+        "lost", lambda view: view.found.confidence * torch.nan, lambda v, s: v.size
+    )
+    denoiser = RandomTableDenoiser(2, 3, 0)
+    for law in (laws.answer_law, lambda d, x, s: generate(d, x[None], s)):
+        with pytest.raises(ValueError, match="strategy lost must rank every position"):
+            law(denoiser, torch.full((3,), 2), rule)
