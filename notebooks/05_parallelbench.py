@@ -262,6 +262,7 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 #
 # **What it does not show.** What larger models would reach. The budget is small
 # on purpose: about half an hour of one processor core each.
+# [Chapter 6](06_dllm_against_ar.ipynb) has a pair thirteen times as large.
 
 # %% [markdown]
 # ## Does the theory hold?
