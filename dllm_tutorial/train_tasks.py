@@ -14,9 +14,9 @@ are ``dllm-0`` with adapters (:mod:`dllm_tutorial.lora`) that saw 10,000 instanc
 one task. ``long-0`` goes on from ``dllm-0``, with all weights, on what that one could
 not do yet: Latin squares, paraphrases, and lists of names with two words.
 
-``large-0`` and its autoregressive ``twin-0`` have thirteen times the parameters and learn all
-tasks at once, those with names of two words too. Here the twin has half the updates,
-and so the same number of supervised tokens.
+``large-0`` and its autoregressive ``twin-0`` have thirteen times the parameters and
+learn all tasks at once, those with names of two words too. Here the twin has half the
+updates, and so the same number of supervised tokens.
 """
 
 from __future__ import annotations

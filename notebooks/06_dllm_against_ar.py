@@ -446,7 +446,7 @@ _ = ax.legend(loc="lower left")
 # what does size do for four tokens per step, or for all 24 at once?
 
 # %%
-large = bench.read("large")
+large = pd.concat([bench.read("large"), bench.read("twin")])
 alone = large[large.n.isna()]
 for name in ("dllm-0", "large-0"):
     model, about = pretrained.load_network(f"tasks-{name}")
