@@ -18,7 +18,7 @@ Of ``bench_large`` and ``bench_twin``, thirteen times the parameters: at one tok
 step ``large-0`` is right in more than 90 % of the cases on all lists, with names of two
 words too, but not on Shuffle of such names, and the autoregressive twin everywhere but
 on squares. What parallel decoding costs stays: where an exact denoiser falls with k the
-large network falls as far, and its accuracy at k = 24 is no higher than the small one's.
+large network falls as far, and at k = 24 it is no more accurate than the small one.
 Replace Index does not rise again at high k. The twins' curves against length do not
 cross. Of random order in ``bench_lengths``: with two tokens a step Shuffle falls little
 by little with the length, as Mercury's does, and Reverse stays in the trained lengths.
