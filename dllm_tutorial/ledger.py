@@ -1030,19 +1030,20 @@ def wall_clock() -> Finding:
 def mercury_crossing() -> Finding:
     table = bench.read("lengths")
     found = against.crossing(table, LENGTHS)
-    rows = found[found["kind"] == "dllm"].set_index("value")
+    rows = found[found["kind"] == "dllm"]
     listed = "; ".join(
-        f"k = {k:.0f}: {_slope(row, 'reverse')} and {_slope(row, 'shuffle')}"
-        for k, row in rows.iterrows()
+        f"{row.rule}, k = {row.value:.0f}: {_slope(row, 'reverse')} and "
+        f"{_slope(row, 'shuffle')}"
+        for _, row in rows.iterrows()
     )
-    fast = _of(table, "dllm", task="shuffle", value=2)
+    fast = _of(table, "dllm", task="shuffle", rule="confidence", value=2)
     by_length = bench.accuracy(fast, ["n"]).set_index("n")["accuracy"]
     short = by_length.index.min()
     return _judge(
         bool((rows["gap_low"] > 0).any()),
         "Change of accuracy for each item more, Reverse and Shuffle, on the trained "
-        f"lengths of 3 to 10 items, in points: {listed}. Shuffle falls little at two "
-        f"tokens per step because it begins low, by confidence: {by_length[short]:.0%} "
+        f"lengths of 3 to 10 items, in points: {listed}. By confidence Shuffle falls "
+        f"little at two tokens per step because it begins low: {by_length[short]:.0%} "
         f"at {short} items and at most {by_length.drop(short).max():.0%} at more.",
         but=not (rows["gap_low"] > 0).all(),
     )
