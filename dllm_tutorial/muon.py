@@ -37,8 +37,9 @@ class Muon(torch.optim.Optimizer):
 
     The update of an m x n matrix is scaled by :math:`0.2 \sqrt{\max(m, n)}`, which
     gives it the size of AdamW's, so that both share a learning rate (Liu et al. 2025,
-    eq. 4). The rule of ``torch.optim.Muon``, in the precision of the weights: that one
-    works in bfloat16, which takes a CPU several times as long.
+    eq. 4). The rule of ``torch.optim.Muon``, but in the precision of the weights, or of
+    autocast where that is on: that one always works in bfloat16, which takes a CPU
+    without units for it several times as long.
 
     Parameters
     ----------

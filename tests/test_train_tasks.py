@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -108,6 +109,19 @@ def test_the_twins_differ_in_nothing_but_who_may_look_at_whom(seed):
         assert name == same and torch.equal(a, b)
     kinds = one.config.attention, other.config.attention
     assert kinds == ("bidirectional", "causal")
+
+
+def test_the_larger_twins_have_one_start_and_equal_supervision():
+    """Half of the answers' tokens are masked on average, in twice as many updates."""
+    large, twin = (train_tasks.RUNS[f"{name}-0"] for name in ("large", "twin"))
+    plans = [train_tasks.plan(run) for run in (large, twin)]
+    assert plans[0] == replace(plans[1], steps=2 * plans[1].steps)
+    data = [train_tasks.BUDGETS[run.budget].data for run in (large, twin)]
+    assert large.tasks == twin.tasks and data[0] == data[1]
+    one, other = (train_tasks.network(run).state_dict() for run in (large, twin))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    size = sum(value.numel() for value in one.values())
+    assert 9e6 < size < 50e6
 
 
 def test_the_causal_loss_is_the_answers_negative_log_probability():
