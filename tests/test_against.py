@@ -371,7 +371,7 @@ def test_rows_are_checked():
 def test_shipped_rows_serve_the_chapter():
     table = study.read_rows("bench_lengths", text=("right", "calls"))
     found = against.crossing(table)
-    assert set(found["kind"]) == {"dllm", "ar"} and len(found) == 4
+    assert set(found["kind"]) == {"dllm", "ar"} and len(found) == 7
     assert found["gap"].between(found["gap_low"], found["gap_high"]).all()
 
 
