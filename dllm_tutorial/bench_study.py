@@ -280,8 +280,7 @@ def larger() -> list[dict]:
     model = LARGE
     names = [task for task in tasks.NAMES if task.endswith("_names")]
     rest = [task for task in tasks.TRAINED if task not in tasks.DECK]
-    quick = [*(("confidence", k) for k in KS), ("random", 2), ("random", 4)]
-    cells = [cell(model, task, *setting) for task in tasks.DECK for setting in quick]
+    cells = [cell(model, task, "confidence", k) for task in tasks.DECK for k in KS]
     cells += [
         cell(who, task, "confidence", k)
         for task in names
