@@ -467,9 +467,7 @@ for name in ("dllm-0", "ar-0", "large-0", "twin-0"):
 pairs = ("dllm", "ar", "large", "twin")
 rule_of = ONE | {"large": ONE["dllm"], "twin": ONE["ar"]}
 both = pd.concat([panels, alone], ignore_index=True)
-one = pd.concat(
-    setting(kind(both, name), *rule_of[name]) for name in pairs
-)
+one = pd.concat(setting(kind(both, name), *rule_of[name]) for name in pairs)
 scores = bench.accuracy(one, ["task"]).set_index(["kind", "task"])
 names = [t for t in tasks.NAMES if t.endswith("_names")]
 for name in pairs:
