@@ -510,9 +510,11 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # ONE
 
 # %%
-by_k = bench.accuracy(
-    both[both.rule == "confidence"], ["task", "value"]
-).set_index(["kind", "task", "value"])
+by_k = (
+    bench.accuracy(both[both.rule == "confidence"], ["task", "value"])
+    .set_index(["kind", "task", "value"])
+    .sort_index()
+)
 fall = ("replace_index", "replace_random", "shuffle", "w2s_hard")
 print("most confident first, exact / smaller / larger:")
 for task in (*fall, "latin_square", "paraphrase"):
