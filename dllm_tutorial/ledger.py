@@ -948,14 +948,24 @@ def replace_index_rise() -> Finding:
         reached.append(bench.scores(low).mean())
     most = max(rises, key=lambda rise: rise["high"])
     better = sum(rise["low"] > 0 for rise in rises)
+    grown = bench.read("rise")
+    one_step, four = (grown[grown["value"] == k] for k in (bench.TOKENS, 4))
+    larger = bench.difference(one_step, four, ["task", "rule"])
+    larger = larger.set_index(["task", "rule"])
+    by_confidence = larger.loc[("replace_index", "confidence")]
     return _judge(
-        better > 0,
+        better > 0 or by_confidence["low"] > 0,
         f"Random top-k, {rises[0]['seeds']} seeds. Fine-tuned, names of one word: "
         f"{reached[0]:.1%} at k = {quarter}, and {_points(rises[0])} more in one step. "
         f"Names of two words, at {len(parts) - 1} stages of fine-tuning: "
         f"{min(reached[1:]):.0%} to {max(reached[1:]):.0%} at k = {quarter}. One step "
         f"is better in {better} of {len(rises)} comparisons (paired, 95%); the largest "
-        f"rise that an interval allows is {most['high']:.1%}.",
+        f"rise that an interval allows is {most['high']:.1%}. A larger model that was "
+        f"not fine-tuned, one seed, {by_confidence['n']:.0f} instances, one step minus "
+        f"k = 4: by confidence {_points(by_confidence)}, in a random order "
+        f"{_points(larger.loc[('replace_index', 'random')])}; Reverse by confidence "
+        f"{_points(larger.loc[('reverse', 'confidence')])}.",
+        but=better == 0,
     )
 
 
