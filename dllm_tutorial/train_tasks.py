@@ -81,7 +81,7 @@ BUDGETS = {
     "tuned": Budget(320, 32, 3e-3, 128, 3, 4, evaluate_every=320, rank=8),
     "stages": Budget(200, 32, 4e-3, 128, 3, 4, evaluate_every=10),
     "long": Budget(8000, 32, 4e-3, 128, 3, 4, evaluate_every=1000),
-    # 9 million parameters; an hour and a half of a core that multiplies in bfloat16
+    # 9 million parameters; two hours, and one, of a core that multiplies in bfloat16
     "large": Budget(4800, 64, 2e-3, 384, 5, 6, 1200, bf16=True, data=384_000),
     "twin": Budget(2400, 64, 2e-3, 384, 5, 6, 600, bf16=True, data=384_000),
 }
