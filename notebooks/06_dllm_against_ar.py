@@ -58,6 +58,7 @@ print(dllm_tutorial.environment(PROFILE))
 
 # %%
 import math
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -482,7 +483,8 @@ print("below 90 %, one token per step:")
 for name in LARGER:
     low = scores.loc[name].query("accuracy < 0.9").sort_values("accuracy")
     shown = (f"{t} {row.accuracy:.0%}" for t, row in low.iterrows())
-    print(f"{plots.label(name):>22}:", ", ".join(shown) or "-")
+    line = f"{plots.label(name)}: {', '.join(shown) or '-'}"
+    print(textwrap.fill(line, 72, subsequent_indent="  "))
 
 # %% mystnb={"figure": {"caption": "Accuracy at one token per step of the smaller and the larger twins: diffusion most confident first (the smaller one after half of its training), autoregressive left to right; temperature 0, 100 test instances a task. Smaller: 3 seeds, 95 % intervals over seeds and instances; larger: one seed, intervals over instances. Lists of names with two words were taught to the larger ones only. The dotted line is an exact denoiser.", "name": "fig-larger"}, "image": {"alt": "Twenty-six tasks from top to bottom with points for the accuracy of the smaller and the larger diffusion and autoregressive models, the last ten tasks with points for the larger ones only."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=7.4)
@@ -533,14 +535,12 @@ by_k = (
     .sort_index()
 )
 fall = ("replace_index", "replace_random", "shuffle", "w2s_hard")
-print("most confident first, exact / smaller / larger:")
+print("most confident first, accuracy at k = 1, 4 and 24:")
 for task in (*fall, "latin_square", "paraphrase"):
-    for k in (1, 4, 24):
-        shown = (
-            f"{by_k.loc[m, task, k].accuracy:.0%}"
-            for m in ("exact", "dllm", "large")
-        )
-        print(f"{task:>14} k={k}: " + " / ".join(shown), end="   ")
+    print(f"{task:>14}:", end=" ")
+    for name in ("exact", "dllm", "large"):
+        rows = by_k.loc[name, task].accuracy
+        print(name, " ".join(f"{rows[k]:4.0%}" for k in (1, 4, 24)), end="  ")
     print()
 
 # %% mystnb={"figure": {"caption": "Accuracy against tokens per step, most confident first, on four tasks: exact denoiser (line), smaller and larger diffusion model; temperature 0, 100 test instances a point. Smaller: 3 seeds, 95 % intervals over seeds and instances; larger: one seed, intervals over instances.", "name": "fig-larger-k"}, "image": {"alt": "Four panels, Replace Index, Replace Random, Shuffle and words to sentence (hard): accuracy against 1 to 24 tokens per step for an exact denoiser and for the smaller and the larger diffusion model."}} tags=["hide-input"]
