@@ -27,15 +27,16 @@ def pack(weights: dict[str, Tensor], bits: int) -> dict[str, Tensor]:
     Of a matrix ``name: Float[m, n]`` become ``name.codes: UInt8[m, n * bits / 8]`` and
     ``name.scale: Half[m, n / 64]``. A matrix whose n is no multiple of 64 stays whole.
 
-    Raises ValueError for other ``bits`` than 2 to 8, or weights that are not finite.
+    Raises ValueError for other ``bits`` than 2 to 8, or weights that are not finite in
+    half precision.
     """
     _checks.integer(bits, "bits", 2)
     if bits > 8:
         raise ValueError(f"bits must be at most 8, got {bits}")
     packed = {}
     for name, w in weights.items():
-        if not w.isfinite().all():
-            raise ValueError(f"weights must be finite, but {name} is not")
+        if not w.half().isfinite().all():
+            raise ValueError(f"weights must be finite as half, but {name} is not")
         if w.ndim == 2 and w.shape[1] % GROUP == 0:
             codes, packed[f"{name}.scale"] = _rounded(w.float(), bits)
             packed[f"{name}.codes"] = _to_bytes(codes, bits)
@@ -51,7 +52,7 @@ def unpack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".codes"):
             name = name.removesuffix(".codes")
             weights[name] = _multiplied(value, tensors[f"{name}.scale"].float())
-        elif not name.endswith(".scale"):
+        elif name.removesuffix(".scale") + ".codes" not in tensors:
             weights[name] = value.float()
     return weights
 

@@ -55,9 +55,9 @@ class TrainingConfig:
         steps: :class:`dllm_tutorial.muon.Muon` for the matrices of the blocks, AdamW
         for the rest.
     bf16
-        Whether products of matrices are in bfloat16, in the network and in Muon, while
-        weights and sums stay as they are. ``None``: on a GPU. On a processor with
-        units for it (AMX) it is several times faster for wide networks.
+        Whether products of matrices are in bfloat16 (autocast), in the network and in
+        Muon; the weights stay as they are. ``None``: on a GPU only. Wide networks on a
+        processor with units for it (AMX) gain time, others lose it.
     """
 
     steps: int
@@ -283,7 +283,8 @@ def train(
 def _precision(device: torch.device, bf16: bool | None) -> Iterator[None]:
     """Where products of matrices are in bfloat16, if they shall be."""
     on_cpu = device.type == "cpu"
-    if not (bf16 if bf16 is not None else not on_cpu):
+    wanted = not on_cpu if bf16 is None else bf16
+    if not wanted:
         yield
         return
     # on a CPU the fused attention's backward pass is slow in bfloat16

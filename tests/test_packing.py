@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator
 
-from dllm_tutorial import packing
 from dllm_tutorial.packing import GROUP, pack, unpack
 
 
@@ -90,6 +89,13 @@ def test_errors():
             pack({}, bits)
     with pytest.raises(TypeError, match="bits must be an integer"):
         pack({}, 4.0)
-    with pytest.raises(ValueError, match="finite, but w is not"):
-        pack({"w": torch.full((1, GROUP), torch.nan)}, 4)
-    assert packing.pack({}, 4) == {}
+    for value in (torch.nan, torch.inf, 1e5):  # half precision ends at 65504
+        for shape in ((1, GROUP), (GROUP,)):
+            with pytest.raises(ValueError, match="finite as half, but w is not"):
+                pack({"w": torch.full(shape, value)}, 4)
+    assert pack({}, 4) == {}
+
+
+def test_a_scale_without_codes_is_a_weight_like_any_other():
+    weights = {"norm.scale": torch.ones(3)}
+    assert torch.equal(unpack(pack(weights, 4))["norm.scale"], weights["norm.scale"])
