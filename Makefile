@@ -1,39 +1,75 @@
 # make help lists the targets.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+BIN := .venv/bin
+JOBS ?= 2# processes of a stage of tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONUTF8 := 1# so that other people's tools read UTF-8 in every locale
 
-.PHONY: help book test lint study notebooks notebook address clean
+.PHONY: help venv book lint test colab lowest portable study notebooks notebook \
+	address clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-$(READY): requirements.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -r requirements.txt
-	$(BIN)/pip install --no-deps -e .
-	@touch $@
+# Asked before anything is made, of a Python as old as they come.
+VERSION = $(shell "$(PYTHON)" -c \
+	"import sys; print('%d.%d' % sys.version_info[:2])" 2>/dev/null)
+WANTED = The book needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is \
+	$(or $(VERSION),not to be run): say which, as in make book PYTHON=python3.12
 
-book: $(READY) ## execute what changed and build the site
+venv: ## make the environment .venv, or finish it, or see that it is there
+	$(if $(filter 3.11 3.12 3.13,$(VERSION)),,$(error $(WANTED)))
+	@"$(PYTHON)" tools/environment.py
+
+book: venv ## execute what changed and build the site
 	$(BIN)/python tools/build_book.py
 
-lint: $(READY) ## style and types
+lint: venv ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+PYTEST := pytest -n $(JOBS) --dist=worksteal
+NBVAL := pytest --nbval --nbval-sanitize-with=tests/nbval.cfg -n $(JOBS) --dist=loadfile
+# Tests of the package: all but those of the book's tools and pages.
+UNITS := tests $(patsubst %,--ignore=tests/test_%.py,build chapter_numbers site structure)
+
 # Three stages of pytest: the code, the committed notebooks, the built site.
 test: lint ## everything that must hold before a commit
-	$(BIN)/pytest -n 2 --dist=worksteal --ignore=tests/test_site.py
-	$(BIN)/pytest --nbval --nbval-sanitize-with=tests/nbval.cfg \
-		-n 2 --dist=loadfile notebooks
+	$(BIN)/$(PYTEST) --ignore=tests/test_site.py
+	$(BIN)/$(NBVAL) notebooks
 	$(BIN)/python tools/build_book.py
-	$(BIN)/pytest -n 2 --dist=worksteal tests/test_site.py
+	$(BIN)/$(PYTEST) tests/test_site.py
 
-study: $(READY) ## measure the rows of chapters 5 to 11 again; stop and go on at will
+colab: venv ## run all notebooks with Colab's versions, from a wheel, in .venv-colab
+	$(BIN)/python tools/environment.py colab
+	$(BIN)/python tools/run_colab.py $(NB)
+
+lowest: venv ## test the package at the lower bounds of pyproject.toml, in .venv-lowest
+	$(BIN)/python tools/environment.py lowest
+	.venv-lowest/bin/$(PYTEST) $(UNITS)
+
+# The kernels that a processor without AVX-512, or without AVX, would take, one library
+# at a time; a processor like that (avx2: AMD's EPYC before its fourth generation); threads.
+default := ATEN_CPU_CAPABILITY=default
+sse41 := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41
+avx2 := ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
+openblas := OPENBLAS_CORETYPE=Nehalem
+one := OMP_NUM_THREADS=1
+two := OMP_NUM_THREADS=2
+VARIANTS := default sse41 avx2 openblas one two
+AS := $(addprefix as-,$(VARIANTS))
+
+portable: venv ## test as other processors compute; one of them: VARIANT=sse41
+	@$(MAKE) -k --no-print-directory $(addprefix as-,$(or $(VARIANT),$(VARIANTS)))
+
+.PHONY: $(AS)
+$(AS): as-%: venv
+	env $($*) $(BIN)/$(PYTEST) -m "not slow" $(UNITS)
+	env $($*) $(BIN)/$(NBVAL) notebooks
+
+study: venv ## measure the rows of chapters 5 to 11 again; stop and go on at will
 	$(BIN)/python -m dllm_tutorial.bench_study --out runs/bench --workers 2
 	$(BIN)/python -m dllm_tutorial.reversal --out runs/reversal
 	$(BIN)/python -m dllm_tutorial.neighborhood
@@ -41,15 +77,15 @@ study: $(READY) ## measure the rows of chapters 5 to 11 again; stop and go on at
 	$(BIN)/python -m dllm_tutorial.order_study --out runs/orders --workers 2
 	$(BIN)/python -m dllm_tutorial.log_sum_study --out runs/log_sum --workers 2
 
-notebooks: $(READY) ## sync, execute and strip all notebooks in place
+notebooks: venv ## sync, execute and strip all notebooks in place
 	$(BIN)/python tools/make_notebooks.py
 
-notebook: $(READY) ## the same for one: make notebook NB=03_parallel_decoding
+notebook: venv ## the same for one: make notebook NB=03_parallel_decoding
 	$(BIN)/python tools/make_notebooks.py $(NB)
 	$(BIN)/pytest tests/test_structure.py -k $(NB)
 
-address: $(READY) ## rewrite what follows from the address: make address [URL=...]
+address: venv ## rewrite what follows from the address: make address [URL=...]
 	$(BIN)/python tools/derive.py $(if $(URL),--url $(URL))
 
-clean: ## remove what was built, keep the environment
+clean: ## remove what was built, keep the environments
 	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis

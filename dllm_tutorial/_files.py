@@ -34,7 +34,7 @@ def put_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Rows of this step or later go: they are of a run that was killed before its
     checkpoint, whose steps are taken again. So does a last line that was cut off.
     """
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]
     earlier = [
         row
@@ -56,7 +56,7 @@ def locked(folder: Path, *, in_process: bool = True) -> Iterator[None]:
     one process are kept apart too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a") as file:
+    with open(folder / "lock", "ab") as file:
         if fcntl is None:
             yield
             return

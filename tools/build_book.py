@@ -1,8 +1,9 @@
 """Build the web book: execute what changed, collect the sources, run Sphinx.
 
 A notebook is executed again when its script, a module that it reaches by imports, a
-data file that those read, or requirements.txt has changed. The committed notebooks are
-not touched: results lie in _build/executed, the site in _build/html.
+data file that those read, or requirements.txt has changed. What was built is signed
+when it is whole; what is missing, cut off or unsigned is made again. The committed
+notebooks are not touched: results lie in _build/executed, the site in _build/html.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import jupytext
 
-from derive import NOTEBOOKS, ROOT
+from derive import NOTEBOOKS
+from environment import ROOT, read
 from make_notebooks import execute, two_at_a_time
 
 PACKAGE = ROOT / "dllm_tutorial"
@@ -72,7 +74,7 @@ def reached(code: str) -> set[Path]:
             for file in module_files(name, root) - found:
                 found.add(file)
                 inside = ".".join(file.relative_to(root).parent.parts)
-                waiting.append((file.read_text(), inside))
+                waiting.append((read(file), inside))
     return found
 
 
@@ -109,30 +111,42 @@ def key_of(script: Path) -> str:
     """Changes when, and only when, the notebook has to be executed again."""
     code = code_of(script)
     modules = reached(code)
-    data = data_files([code, *(module.read_text() for module in modules)])
+    data = data_files([code, *(read(module) for module in modules)])
     return digest({script, ROOT / "requirements.txt"} | modules | data)
 
 
 # --- the build ---------------------------------------------------------------
 
 
+def signature(key: str, made: Path) -> bytes:
+    """``key``, and a hash of the file or the folder that was made for it."""
+    files = made.rglob("*") if made.is_dir() else [made]
+    return f"{key} {digest(filter(Path.is_file, files))}".encode()
+
+
+def is_whole(stamp: Path, key: str, made: Path) -> bool:
+    return stamp.is_file() and stamp.read_bytes() == signature(key, made)
+
+
 def execute_changed() -> None:
     """Bring _build/executed up to date, two notebooks at a time."""
     scripts = sorted(NOTEBOOKS.glob("*.py"))
-    stale = [s for s in scripts if read(EXECUTED / f"{s.stem}.key") != key_of(s)]
-    print(f"Notebooks: {len(stale)} of {len(scripts)} to execute", flush=True)
-    EXECUTED.mkdir(parents=True, exist_ok=True)
+    keys = {script.stem: key_of(script) for script in scripts}
+
+    def files(script: Path) -> tuple[Path, str, Path]:
+        """The stamp of a notebook, its key, and the notebook."""
+        name = script.stem
+        return EXECUTED / f"{name}.key", keys[name], EXECUTED / f"{name}.ipynb"
 
     def work(script: Path) -> None:
-        key = key_of(script)
-        execute(script, EXECUTED / f"{script.stem}.ipynb")
-        (EXECUTED / f"{script.stem}.key").write_text(key)
+        stamp, key, notebook = files(script)
+        execute(script, notebook)
+        stamp.write_bytes(signature(key, notebook))
 
+    stale = [script for script in scripts if not is_whole(*files(script))]
+    print(f"Notebooks: {len(stale)} of {len(scripts)} to execute", flush=True)
+    EXECUTED.mkdir(parents=True, exist_ok=True)
     two_at_a_time(work, stale)
-
-
-def read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
 
 
 def collect_sources() -> None:
@@ -159,19 +173,23 @@ def build_site() -> None:
     Not incremental: Sphinx would not repeat the warnings of a page that it keeps.
     """
     stamp, key = BUILD / "html.key", site_key()
-    if read(stamp) == key:
+    if is_whole(stamp, key, HTML):
         print("Site: nothing changed", flush=True)
         return
     stamp.unlink(missing_ok=True)
     for old in (HTML, BUILD / ".doctrees", BUILD / ".jupyter_cache"):
         shutil.rmtree(old, ignore_errors=True)
     print("Site: building", flush=True)
+    run_sphinx()
+    stamp.write_bytes(signature(key, HTML))
+
+
+def run_sphinx() -> None:
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     where = ["build", SOURCE, "--path-output", ROOT]
     strict = ["-W", "-n", "--keep-going"]
     if subprocess.run([jupyter_book, *where, *strict]).returncode:
         raise RuntimeError("The site did not build; the warnings above say why.")
-    stamp.write_text(key)
 
 
 def main() -> None:

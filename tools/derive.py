@@ -21,8 +21,8 @@ import yaml
 
 import dllm_tutorial
 from dllm_tutorial import study
+from environment import PROJECT, ROOT, read
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 COVER = ROOT / "book/_static/cover.svg"  # the picture of the README
 COVER_FROM = ("03_parallel_decoding", "fig-tasks")  # its chapter and figure
@@ -31,7 +31,7 @@ TITLE = "The Limits of Diffusion Language Models"
 
 def address() -> str:
     """The repository's public address, without a slash at the end."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(read(PROJECT))["project"]
     return project["urls"]["Repository"].rstrip("/")
 
 
@@ -67,7 +67,7 @@ def chapters_block() -> str:
     """One row per chapter: title, file, Colab link."""
     rows = ["| Chapter | Source | Colab |", "|---|---|---|"]
     for path in sorted(NOTEBOOKS.glob("*.py")):
-        title = re.search(r"^# # (.+)$", path.read_text(), re.M)
+        title = re.search(r"^# # (.+)$", read(path), re.M)
         if title is None:
             raise ValueError(f"{path.name}: no title line '# # ...'")
         source = f"[{path.stem}](notebooks/{path.stem}.ipynb)"
@@ -76,7 +76,7 @@ def chapters_block() -> str:
 
 
 def cite_block() -> str:
-    authors = yaml.safe_load((ROOT / "CITATION.cff").read_text())["authors"]
+    authors = yaml.safe_load(read(ROOT / "CITATION.cff"))["authors"]
     return "\n".join(
         [
             "```bibtex",
@@ -241,14 +241,14 @@ def derive(path: Path) -> str:
         return fill_source(path)
     if path == COVER:
         return cover()
-    return fill_blocks(path.read_text())
+    return fill_blocks(read(path))
 
 
 def set_address(url: str) -> None:
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+?/?", url):
         raise SystemExit(f"URL: expected https://github.com/OWNER/NAME, got {url!r}")
-    path = ROOT / "pyproject.toml"
-    path.write_text(path.read_text().replace(address(), url.rstrip("/")))
+    text = read(PROJECT).replace(address(), url.rstrip("/"))
+    PROJECT.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -259,8 +259,8 @@ def main() -> None:
         set_address(arguments.url)
     for path in derived_paths():
         text = derive(path)
-        if not path.is_file() or path.read_text() != text:
-            path.write_text(text)
+        if not path.is_file() or read(path) != text:
+            path.write_text(text, encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
 
 

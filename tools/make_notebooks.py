@@ -17,6 +17,8 @@ import jupytext
 import nbformat
 
 from derive import NOTEBOOKS, fill_source
+from dllm_tutorial._files import write_whole
+from environment import read
 
 # Clocks, paths and language versions that papermill and the kernel write down.
 VOLATILE = (
@@ -28,7 +30,10 @@ VOLATILE = (
 def run(*command: str) -> None:
     """Run a Python tool; on failure show the end of what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         raise RuntimeError(
@@ -36,19 +41,21 @@ def run(*command: str) -> None:
         )
 
 
-def execute(source: Path, target: Path) -> None:
+def execute(source: Path, target: Path, kernel: str = "python3") -> None:
     """Execute the percent script ``source`` in an empty folder, write ``target``.
 
-    The parameters are those of the script: PROFILE = "smoke".
+    The parameters are those of the script: PROFILE = "smoke". ``python3`` is the kernel
+    of the environment that this runs in.
     """
     started = time.monotonic()
     print(f"  {source.stem}: running", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.ipynb", Path(folder) / "after.ipynb"
         jupytext.write(jupytext.read(source), before)
-        run("papermill", "--cwd", folder, "--no-progress-bar", str(before), str(after))
+        where = ["--kernel", kernel, "--cwd", folder, "--no-progress-bar"]
+        run("papermill", *where, str(before), str(after))
         clean(after)
-        target.write_bytes(after.read_bytes())
+        write_whole(target, after.read_bytes())
     print(f"  {source.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -86,8 +93,8 @@ def refresh(name: str) -> None:
     """Update the shared cells of the script and make its notebook anew."""
     script = NOTEBOOKS / f"{name}.py"
     text = fill_source(script)
-    if script.read_text() != text:
-        script.write_text(text)
+    if read(script) != text:
+        script.write_text(text, encoding="utf-8")
     execute(script, script.with_suffix(".ipynb"))
 
 
