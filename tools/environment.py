@@ -92,6 +92,11 @@ def pins(name: str) -> dict[str, str]:
     return {pin.split("==")[0]: pin for pin in found}
 
 
+def bounds() -> list[str]:
+    """What the package requires, as in pyproject.toml: ``package>=version``."""
+    return tomllib.loads(read(PROJECT))["project"]["dependencies"]
+
+
 # --- the three environments ---------------------------------------------------
 
 
@@ -140,15 +145,14 @@ def lowest() -> None:
     The package is the tree itself, as in the first environment.
     """
     folder = ROOT / ".venv-lowest"
-    bounds = tomllib.loads(read(PROJECT))["project"]["dependencies"]
-    bounds = [b.replace(">=", "==") for b in bounds if not b.startswith("torch>")]
+    own = [b.replace(">=", "==") for b in bounds() if not b.startswith("torch>")]
     tools = [pins("requirements.txt")[name] for name in TEST_TOOLS]
 
     def install() -> None:
         borrow(folder, torch_links(folder), ROOT)
-        pip_install(folder, "--only-binary", ":all:", *bounds, *tools)
+        pip_install(folder, "--only-binary", ":all:", *own, *tools)
 
-    prepare(folder, [*bounds, *tools, metadata.version("torch")], install)
+    prepare(folder, [*own, *tools, metadata.version("torch")], install)
 
 
 # --- torch --------------------------------------------------------------------
