@@ -44,10 +44,11 @@ test: lint ## everything that must hold before a commit
 
 colab: venv ## run all notebooks with Colab's versions, from a wheel, in .venv-colab
 	$(BIN)/python tools/environment.py colab
-	$(BIN)/python tools/run_colab.py $(NB)
+	$(BIN)/python tools/run_chapters.py colab $(NB)
 
-lowest: venv ## test the package at the lower bounds of pyproject.toml, in .venv-lowest
+lowest: venv ## chapters and unit tests at the lower bounds, in .venv-lowest
 	$(BIN)/python tools/environment.py lowest
+	$(BIN)/python tools/run_chapters.py lowest $(NB)
 	.venv-lowest/bin/$(PYTEST) $(UNITS)
 
 # The kernels that a processor without AVX-512, or without AVX, would take, one library

@@ -54,7 +54,9 @@ def _git(*command: str) -> str | None:
     for arguments in (("rev-parse", "--show-toplevel"), command):
         try:
             done = subprocess.run(
-                ["git", "-C", str(package), *arguments], capture_output=True, text=True
+                ["git", "-C", str(package), *arguments],
+                capture_output=True,
+                encoding="utf-8",
             )
         except OSError:
             return None
@@ -145,6 +147,9 @@ def read_rows(name: str, text: Iterable[str] = ()) -> pd.DataFrame:
         File name in ``dllm_tutorial/data/results``, without ``.csv``.
     text : iterable of str
         Columns that are kept as text where pandas would read numbers, such as ``0110``.
+
+    Numbers of up to 15 digits are read to the last bit by every version of pandas; of
+    longer ones those before 3 may miss it.
     """
     folder = resources.files("dllm_tutorial") / "data" / "results"
     names = sorted(
@@ -154,8 +159,7 @@ def read_rows(name: str, text: Iterable[str] = ()) -> pd.DataFrame:
     )
     _checks.one_of(name, "name", names)
     with (folder / f"{name}.csv").open(encoding="utf-8") as file:
-        # engine: floats to the last bit
-        table = pd.read_csv(file, engine="python", dtype=dict.fromkeys(text, str))
+        table = pd.read_csv(file, dtype=dict.fromkeys(text, str))
     origin = folder / f"{name}.json"
     if origin.is_file():
         table.attrs.update(json.loads(origin.read_text(encoding="utf-8")))

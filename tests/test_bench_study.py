@@ -136,7 +136,9 @@ def test_the_last_stage_is_the_fine_tuned_network(tmp_path, monkeypatch):
 def test_a_version_belongs_to_the_models_that_are_measured(tmp_path, monkeypatch):
     def put(name, weights, **about):
         content = {"about": about, "weights": weights}
-        (tmp_path / f"tasks-{name}.json").write_text(json.dumps(content))
+        (tmp_path / f"tasks-{name}.json").write_text(
+            json.dumps(content), encoding="utf-8"
+        )
 
     for name in ("dllm-0", "ar-0", "long-0"):
         put(name, "first")

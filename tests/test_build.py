@@ -65,7 +65,7 @@ def test_a_change_reaches_what_depends_on_it(project, changed, stale):
     before = keys(project)
     assert keys(project) == before
     path = project / changed
-    path.write_text(path.read_text("utf-8") + "\n# changed\n", encoding="utf-8")
+    path.write_text(build_book.read(path) + "\n# changed\n", encoding="utf-8")
     after = keys(project)
     assert {name for name in NAMES if after[name] != before[name]} == stale
 

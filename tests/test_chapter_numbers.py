@@ -104,7 +104,7 @@ def pages(request, tmp_path_factory) -> dict[str, BeautifulSoup]:
     extensions = ["chapter_numbers"]
     if request.param == "jupyter-book":
         extensions += ["sphinx_multitoc_numbering", "sphinx_external_toc"]
-        (source / "_toc.yml").write_text(yaml.safe_dump(TOC))
+        (source / "_toc.yml").write_text(yaml.safe_dump(TOC), encoding="utf-8")
     files = {
         "conf.py": f"""\
 import sys
@@ -123,15 +123,15 @@ numfig = True
         files[f"notebooks/{name}.rst"] = CHAPTER.format(number=number)
     for name, text in files.items():
         (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_text(text)
+        (source / name).write_text(text, encoding="utf-8")
     built = source / "built"
     command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "-b", "html"]
     done = subprocess.run(
-        [*command, source, built], capture_output=True, text=True, timeout=300
+        [*command, source, built], capture_output=True, encoding="utf-8", timeout=300
     )
     assert done.returncode == 0, done.stderr
     return {
-        page.stem: BeautifulSoup(page.read_text(), "html.parser")
+        page.stem: BeautifulSoup(page.read_bytes(), "html.parser")
         for page in built.rglob("*.html")
     }
 
@@ -193,5 +193,5 @@ def test_pages_without_a_number_keep_none(pages):
 
 
 def test_the_book_numbers_its_chapters_so():
-    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     assert settings["sphinx"]["local_extensions"]["chapter_numbers"] == "book/_ext"

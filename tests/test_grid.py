@@ -57,14 +57,14 @@ def forked_pool():
 
 def measured(log):
     """How often each cell was begun, by the log that the cells write."""
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     names = {str(sorted(cell.items())): cell for cell in CELLS}
     return collections.Counter(names[line] for line in lines)
 
 
 def finished(folder):
     """Cells whose file is whole, read without the help of the package."""
-    texts = [path.read_text() for path in folder.glob("*.json")]
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.json")]
     return {grid.Cell(json.loads(text)["cell"]) for text in texts}
 
 
@@ -173,7 +173,7 @@ def test_five_kills_at_random_moments_change_no_row(
     assert 0 < len(whole) < len(CELLS)
     # What a power failure may leave, beyond a kill: a file in place that was cut off.
     victim = next(folder.glob("*.json"))
-    (folder / f"{victim.name}.part").write_text('{"measure": "toy')
+    (folder / f"{victim.name}.part").write_text('{"measure": "toy', encoding="utf-8")
     victim.write_bytes(victim.read_bytes()[:100])
     before = measured(log)
     with pytest.warns(UserWarning, match="was damaged: Cell.* is measured again"):
@@ -198,7 +198,7 @@ def test_a_program_and_its_workers_end_by_a_kill_and_leave_what_is_finished(
         assert program.communicate(timeout=30) == (b"", None)
     left = finished(folder)
     assert 0 < len(left) < len(CELLS) and not table.exists()
-    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    records = [json.loads(path.read_bytes()) for path in folder.glob("*.json")]
     assert {record["where"]["threads"] for record in records} == {1}
     same(run(CELLS, toy_grid.measure, folder), undisturbed)
     assert all(n == 1 for cell, n in measured(log).items() if cell in left)
@@ -361,7 +361,7 @@ def test_a_folder_belongs_to_one_measure_one_version_and_one_grid(tmp_path):
             run(cells, measure, tmp_path, version=version)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(run(toy_cells(6), square, tmp_path, version="a")) == 6  # may grow
-    (tmp_path / "notes.json").write_text("{}")
+    (tmp_path / "notes.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"only, found .*notes\.json"):
         run(toy_cells(6), square, tmp_path, version="a")
 
@@ -417,7 +417,7 @@ def test_a_file_that_is_json_and_no_cell_is_measured_again(damage, tmp_path):
     whole = run(toy_cells(2), square, tmp_path)
     victim = sorted(tmp_path.glob("*.json"))[0]
     record = json.loads(victim.read_bytes())
-    victim.write_text(json.dumps(DAMAGED[damage](record)))
+    victim.write_text(json.dumps(DAMAGED[damage](record)), encoding="utf-8")
     with pytest.warns(UserWarning, match="was damaged: Cell.* is measured again"):
         same(run(toy_cells(2), square, tmp_path), whole)
     again = json.loads(victim.read_bytes())
@@ -426,7 +426,7 @@ def test_a_file_that_is_json_and_no_cell_is_measured_again(damage, tmp_path):
 
 def test_a_file_of_a_thousand_brackets_is_measured_again(tmp_path):
     whole = run(toy_cells(2), square, tmp_path)
-    sorted(tmp_path.glob("*.json"))[0].write_text("[" * 100_000)
+    sorted(tmp_path.glob("*.json"))[0].write_text("[" * 100_000, encoding="utf-8")
     with pytest.warns(UserWarning, match="was damaged"):
         same(run(toy_cells(2), square, tmp_path), whole)
 
@@ -556,7 +556,7 @@ def test_whole_numbers_stay_whole_where_some_are_missing(tmp_path):
     assert table["ok"].dtype == "boolean" and table["ok"][0] is np.True_
     assert table["gamma"].dtype == table["p"].dtype == np.float64
     study.write_rows(tmp_path / "toy.csv", table, table.attrs)
-    lines = (tmp_path / "toy.csv").read_text().splitlines()
+    lines = (tmp_path / "toy.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1:3] == [f"top,{2**53 + 1},,True,", f"top,{2**53 + 1},,,0.5"]
 
 
@@ -574,7 +574,7 @@ def test_seconds_are_kept_beside_the_rows(tmp_path):
 
     table = run(toy_cells(1), measure, tmp_path)
     (path,) = tmp_path.glob("*.json")
-    assert 0.05 <= json.loads(path.read_text())["seconds"] < 5
+    assert 0.05 <= json.loads(path.read_bytes())["seconds"] < 5
     assert list(table) == ["k", "square"]
 
 

@@ -97,8 +97,8 @@ def test_an_open_claim_says_where_it_will_be_settled():
 )
 def test_a_broken_file_is_named(tmp_path, text, message):
     path = tmp_path / "claims.toml"
-    path.write_text(CLAIM)
+    path.write_text(CLAIM, encoding="utf-8")
     assert [claim.id for claim in ledger.load(path)] == ["a"]
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         ledger.load(path)

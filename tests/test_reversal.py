@@ -271,7 +271,7 @@ def small(monkeypatch, tmp_path):
 def test_a_study_that_was_killed_goes_on_to_the_same_rows(small, monkeypatch):
     reversal.main(["--out", str(small / "whole")])
     result = small / "results" / "reversal.csv"
-    whole = result.read_text()
+    whole = result.read_bytes()
     table = pd.read_csv(result)
     assert set(table["model"]) == {"dllm", "ar"}
     assert (small / "results" / "reversal.json").exists()
@@ -297,7 +297,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same_rows(small, monkeypatch):
     monkeypatch.setattr(reversal, "train", counted)
     reversal.main(["--out", str(small / "parts")])
     assert trained == list(reversal.RUNS.values())  # each of them once
-    assert result.read_text() == whole
+    assert result.read_bytes() == whole
 
 
 def test_runs_of_another_budget_are_made_again(small, monkeypatch):

@@ -41,7 +41,7 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 
 @functools.cache
 def soup(page: str) -> BeautifulSoup:
-    return BeautifulSoup((HTML / page).read_text(), "html.parser")
+    return BeautifulSoup((HTML / page).read_bytes(), "html.parser")
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def test_links_and_anchors_resolve(page):
 
 @each_page
 def test_nothing_is_loaded_from_elsewhere(page):
-    assert not REMOTE.search((HTML / page).read_text())
+    assert not REMOTE.search((HTML / page).read_text(encoding="utf-8"))
     for tag in soup(page).find_all(["img", "script", "link", "iframe", "video"]):
         for attribute in ("src", "href"):
             assert not urlsplit(tag.get(attribute) or "").netloc, str(tag)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import subprocess
+import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -15,8 +18,8 @@ import yaml
 from packaging.requirements import Requirement
 
 import derive
+from environment import ROOT, read
 
-ROOT = derive.ROOT
 SCRIPTS = sorted(derive.NOTEBOOKS.glob("*.py"))
 # The root of a path on somebody's machine.
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?:home|root|usr|opt|tmp|work|Users|content)/\w")
@@ -43,14 +46,14 @@ def files_of(toc: object) -> list[str]:
 
 
 def test_table_of_contents_lists_every_page_once():
-    listed = files_of(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    listed = files_of(yaml.safe_load(read(ROOT / "_toc.yml")))
     prose = [path.relative_to(ROOT) for path in (ROOT / "book").rglob("*.md")]
     pages = [*prose, *(path.relative_to(ROOT) for path in SCRIPTS)]
     assert sorted(listed) == sorted(str(path.with_suffix("")) for path in pages)
 
 
 def test_api_pages_show_every_public_module():
-    text = "".join(page.read_text() for page in (ROOT / "book/api").glob("*.md"))
+    text = "".join(read(page) for page in (ROOT / "book/api").glob("*.md"))
     shown = set(re.findall(r"automodule:: dllm_tutorial\.([\w.]+)", text))
     package = ROOT / "dllm_tutorial"
     modules = {f.stem for f in package.glob("*.py")} | {"decoding.strategies"}
@@ -135,7 +138,7 @@ def test_colab_link_maps_to_a_file(script):
 @pytest.mark.parametrize("path", derive.derived_paths(), ids=lambda path: path.name)
 def test_derived_text_is_up_to_date(path):
     """Address, version, chapter list and tables follow from their one source."""
-    assert path.read_text() == derive.derive(path), "run: make address"
+    assert read(path) == derive.derive(path), "run: make address"
 
 
 def test_new_address_reaches_every_place(monkeypatch):
@@ -147,7 +150,7 @@ def test_new_address_reaches_every_place(monkeypatch):
 
 
 def test_recipes_work_as_written():
-    recipes = (ROOT / "CONTRIBUTING.md").read_text()
+    recipes = read(ROOT / "CONTRIBUTING.md")
     blocks = re.findall(r"```python\n(.*?)```", recipes, re.S)
     assert len(blocks) == 3
     for block in blocks:
@@ -155,8 +158,8 @@ def test_recipes_work_as_written():
 
 
 def test_package_has_lower_bounds_only_and_pins_meet_them():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+    lines = read(ROOT / "requirements.txt").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     pinned = {}
     for pin in pins:
@@ -168,17 +171,89 @@ def test_package_has_lower_bounds_only_and_pins_meet_them():
         assert bound.specifier.contains(pinned[bound.name]), str(bound)
 
 
-def test_tracked_text_names_no_path_of_a_machine():
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "*.py", "*.md", "*.yml", "*.toml", "*.cff", "*.json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if listed.returncode:
-        pytest.skip("not a git checkout")
+def texts(*suffixes: str) -> list[Path]:
+    """Files of the repository, as its folders have them: an archive has no git."""
+    other = {"_build", "build", "dist", "runs"}
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [f for f in folders if f not in other and not f.startswith(".")]
+        found += [Path(folder, name) for name in names if name.endswith(suffixes)]
+    return found
+
+
+def test_text_names_no_path_of_a_machine():
     here = re.compile(re.escape(str(ROOT)) + r"|/(?:home|Users)/\w")
-    for name in filter(None, listed.stdout.split("\0")):
-        path = ROOT / name
-        if path.is_file() and path != Path(__file__):
-            assert not here.search(path.read_text()), name
+    listed = texts(".py", ".md", ".yml", ".toml", ".cff", ".json")
+    listed.remove(Path(__file__).resolve())
+    assert ROOT / "dllm_tutorial/data/claims.toml" in listed
+    for path in listed:
+        assert not here.search(read(path)), path
+
+
+READERS = {"open", "fdopen", "read_text", "write_text"}
+PROGRAMS = {"run", "Popen", "check_output"}  # with text=True text goes in and out
+
+
+def without_encoding(code: str) -> list[int]:
+    """Lines that leave it to the machine's locale what a text's bytes mean."""
+    lines = []
+    for call in [node for node in ast.walk(ast.parse(code)) if type(node) is ast.Call]:
+        named = {keyword.arg for keyword in call.keywords}
+        called = ast.unparse(call.func)
+        name = called.rpartition(".")[2]
+        values = [*call.args, *(keyword.value for keyword in call.keywords)]
+        modes = [v.value for v in values if isinstance(v, ast.Constant)]
+        binary = any(re.fullmatch("[rwax+]*b[rwax+]*", str(mode)) for mode in modes)
+        text = name in READERS and called not in {"os.open", "webbrowser.open"}
+        text = text and not binary
+        text |= name in PROGRAMS and bool({"text", "universal_newlines"} & named)
+        if text and "encoding" not in named:
+            lines.append(call.lineno)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "code, found",
+    [
+        ("open(path)", True),
+        ("open(path, 'w')", True),
+        ("path.open()", True),
+        ("os.fdopen(3, 'a')", True),
+        ("path.read_text()", True),
+        ("path.write_text(text)", True),
+        ("subprocess.run(command, text=True)", True),
+        ("open(path, 'ab')", False),
+        ("path.open(mode='rb')", False),
+        ("os.open(path, flags)", False),
+        ("open(path, encoding='utf-8')", False),
+        ("path.write_text(text, encoding='utf-8')", False),
+        ("subprocess.run(command)", False),
+        ("subprocess.run(command, text=True, encoding='utf-8')", False),
+    ],
+)
+def test_a_text_without_an_encoding_is_seen(code, found):
+    assert without_encoding(code) == [1] * found
+
+
+def test_every_text_is_read_and_written_as_utf8():
+    """Whatever the locale says, which on Windows is cp1252 and in a container ASCII."""
+    found = {str(p.relative_to(ROOT)): without_encoding(read(p)) for p in texts(".py")}
+    assert "dllm_tutorial/study.py" in found
+    assert not {path: lines for path, lines in found.items() if lines}
+
+
+def test_tools_work_where_the_locale_is_ascii():
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = (
+        "import derive; print(*[len(derive.derive(p)) for p in derive.derived_paths()])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "tools",
+        env={**os.environ, **ascii_only},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    lengths = [len(derive.derive(path)) for path in derive.derived_paths()]
+    assert [int(length) for length in done.stdout.split()] == lengths

@@ -43,9 +43,9 @@ def test_runs_are_trained_once_and_shipped(small):
     train_tasks.main(["half-0", *out])
     assert train_tasks.finished("half-0", small / "runs")
     assert not train_tasks.finished("ar-0", small / "runs")
-    first = (small / "runs" / "half-0" / "checkpoint.json").read_text()
+    first = (small / "runs" / "half-0" / "checkpoint.json").read_bytes()
     train_tasks.main([*out, "--ship"])
-    assert (small / "runs" / "half-0" / "checkpoint.json").read_text() == first
+    assert (small / "runs" / "half-0" / "checkpoint.json").read_bytes() == first
     curves = pd.read_csv(small / "results" / "task_curves.csv")
     shown = curves.groupby("run")["step"].unique().map(list).to_dict()
     whole = {name: [2, 4] for name in ("half-0", "dllm-0", "ar-0")}
@@ -73,12 +73,13 @@ def test_shipping_one_run_keeps_what_is_known_of_the_others(small):
     out = ["--out", str(small / "runs")]
     train_tasks.main([*out, "--ship"])
     file = small / "results" / "task_curves.csv"
-    before, origin = file.read_text(), json.loads(file.with_suffix(".json").read_text())
-    other = (small / "weights" / "tasks-half-0.json").read_text()
+    before = file.read_bytes()
+    origin = json.loads(file.with_suffix(".json").read_bytes())
+    other = (small / "weights" / "tasks-half-0.json").read_bytes()
     train_tasks.main(["ar-0", *out, "--ship"])
-    assert file.read_text() == before
-    assert json.loads(file.with_suffix(".json").read_text())["earlier"] == origin
-    assert (small / "weights" / "tasks-half-0.json").read_text() == other
+    assert file.read_bytes() == before
+    assert json.loads(file.with_suffix(".json").read_bytes())["earlier"] == origin
+    assert (small / "weights" / "tasks-half-0.json").read_bytes() == other
 
 
 def test_a_kill_at_any_moment_of_writing_changes_no_row_of_the_curve(
@@ -188,7 +189,7 @@ def test_everything_that_is_trained_ships():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_are_of_the_run_that_is_listed(name):
-    about = json.loads((pretrained.FOLDER / f"{name}.json").read_text())["about"]
+    about = json.loads((pretrained.FOLDER / f"{name}.json").read_bytes())["about"]
     run = train_tasks.RUNS[name.removeprefix("tasks-")]
     # a setting that came later has its default
     assert training.TrainingConfig(**about["training"]) == train_tasks.plan(run)

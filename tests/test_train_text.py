@@ -26,9 +26,9 @@ def test_one_run_from_the_command_line(tmp_path, monkeypatch):
     curve = pd.read_csv(tmp_path / "run" / "curve.csv")
     assert curve["step"].tolist() == [2, 3]
     assert (curve["held_out_bits_per_character"] > 0).all()
-    before = (tmp_path / "run" / "checkpoint.json").read_text()
+    before = (tmp_path / "run" / "checkpoint.json").read_bytes()
     train_text.main(["run", "--out", str(tmp_path)])  # nothing is left to do
-    assert (tmp_path / "run" / "checkpoint.json").read_text() == before
+    assert (tmp_path / "run" / "checkpoint.json").read_bytes() == before
     with pytest.raises(SystemExit):
         train_text.main(["walk", "--out", str(tmp_path)])
 
@@ -107,7 +107,7 @@ def test_twins_saw_the_same_budget():
 
 @pytest.mark.parametrize("name", pretrained.NAMES)
 def test_shipped_weights_are_of_the_run_that_is_listed(name):
-    about = json.loads((pretrained.FOLDER / f"{name}.json").read_text())["about"]
+    about = json.loads((pretrained.FOLDER / f"{name}.json").read_bytes())["about"]
     run = train_text.RUNS[f"{name}-long-{train_text.SHIPPED}"]
     # a setting that came later has its default
     assert training.TrainingConfig(**about["training"]) == train_text.plan(run)

@@ -242,7 +242,7 @@ for record in t.training.train(
 
 def steps_in(folder) -> int:
     path = folder / "checkpoint.json"
-    return json.loads(path.read_text())["about"]["step"] if path.exists() else 0
+    return json.loads(path.read_bytes())["about"]["step"] if path.exists() else 0
 
 
 def test_resuming_after_kill_9_is_bit_identical(tmp_path):
@@ -315,7 +315,7 @@ time.sleep(60)
 def test_a_training_in_the_folder_of_another_process_is_refused(tmp_path):
     config = TrainingConfig(4, 2)
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as holder:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(RuntimeError, match=f"another run is filling {tmp_path}"):
             run(tiny(), config, checkpoint=tmp_path)
@@ -356,10 +356,10 @@ def test_a_curve_is_the_same_after_steps_were_taken_again(tmp_path):
     rows = {n: [{"step": n, "task": t, "x": n / 7} for t in "ab"] for n in (2, 4, 6)}
     for n in (2, 4, 6, 4, 6):  # killed after 6, resumed after 2
         _files.put_rows(path, rows[n])
-    whole = path.read_text()
+    whole = path.read_text(encoding="utf-8")
     assert pd.read_csv(path).to_dict("records") == [*rows[2], *rows[4], *rows[6]]
     for cut in range(1, len(whole)):  # as earlier versions could leave it
-        path.write_text(whole[:cut])
+        path.write_text(whole[:cut], encoding="utf-8")
         _files.put_rows(path, rows[6])
         *left, second, last = pd.read_csv(path).to_dict("records")
         assert [second, last] == rows[6]
@@ -374,14 +374,14 @@ def test_weights_come_back_and_a_changed_bit_is_noticed(tmp_path):
     assert about == {"note": "x"}
     assert all(torch.equal(read[k], v) for k, v in tensors.items())
 
-    pointer = json.loads(path.read_text())
+    pointer = json.loads(path.read_bytes())
     binary = tmp_path / pointer["weights"]
     good = binary.read_bytes()
     binary.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(ValueError, match="SHA-256"):
         training.load_weights(path)
     binary.write_bytes(good)
-    path.write_text(json.dumps({**pointer, "about": {"note": "y"}}))
+    path.write_text(json.dumps({**pointer, "about": {"note": "y"}}), encoding="utf-8")
     with pytest.raises(ValueError, match="SHA-256"):
         training.load_weights(path)
 

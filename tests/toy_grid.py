@@ -29,8 +29,8 @@ CELLS = grid.product(
 def measure(cell):
     """Rows that the cell alone decides: numbers of all kinds, missing ones too."""
     if LOG in os.environ:
-        with open(os.environ[LOG], "a") as file:  # one write: lines do not mix
-            file.write(f"{sorted(cell.items())}\n")
+        with open(os.environ[LOG], "ab") as file:  # one write: lines do not mix
+            file.write(f"{sorted(cell.items())}\n".encode())
     time.sleep(float(os.environ.get(PAUSE, 0)))
     rng = np.random.default_rng(grid.cell_seed(cell, exclude=["k"]))
     return [

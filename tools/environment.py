@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT / "pyproject.toml"
 BASE = os.path.realpath(sys._base_executable)  # also where this runs in an environment
-TEST_TOOLS = ("distributed", "hypothesis", "mpmath", "pytest", "pytest-xdist")
+TOOLS = ["distributed", "hypothesis", "ipykernel", "mpmath", "pytest", "pytest-xdist"]
 
 
 def run(*command: str | Path) -> None:
@@ -92,6 +92,12 @@ def pins(name: str) -> dict[str, str]:
     return {pin.split("==")[0]: pin for pin in found}
 
 
+def add_kernel(folder: Path, name: str) -> None:
+    """Let a notebook be run in the environment, by the first one's tools."""
+    kernel = ["ipykernel", "install", "--prefix", folder, "--name", name]
+    run(python_of(folder), "-m", *kernel)
+
+
 def bounds() -> list[str]:
     """What the package requires, as in pyproject.toml: ``package>=version``."""
     return tomllib.loads(read(PROJECT))["project"]["dependencies"]
@@ -126,8 +132,7 @@ def colab() -> None:
         else:
             pip_install(folder, for_cpu(torch))
         pip_install(folder, *wanted.values())
-        kernel = ["ipykernel", "install", "--prefix", folder, "--name", "colab"]
-        run(python_of(folder), "-m", *kernel)
+        add_kernel(folder, "colab")
 
     key = [torch, *wanted.values(), metadata.version("torch")]
     prepare(folder, key, install, f"{BASE} {python}", choose)
@@ -146,11 +151,12 @@ def lowest() -> None:
     """
     folder = ROOT / ".venv-lowest"
     own = [b.replace(">=", "==") for b in bounds() if not b.startswith("torch>")]
-    tools = [pins("requirements.txt")[name] for name in TEST_TOOLS]
+    tools = [pins("requirements.txt")[name] for name in TOOLS]
 
     def install() -> None:
         borrow(folder, torch_links(folder), ROOT)
         pip_install(folder, "--only-binary", ":all:", *own, *tools)
+        add_kernel(folder, "lowest")
 
     prepare(folder, [*own, *tools, metadata.version("torch")], install)
 
