@@ -1,7 +1,8 @@
 """Run the chapters with other versions, one after the other, and say how long.
 
-``python tools/run_chapters.py ENVIRONMENT [NAME ...]`` runs all of them, or those named,
-in an environment of tools/environment.py, each in an empty folder, and keeps nothing.
+``python tools/run_chapters.py ENVIRONMENT [NAME ...]`` runs all of them, or those that
+are named, in an environment of tools/environment.py; each in a folder that is empty
+before and gone after.
 """
 
 from __future__ import annotations
