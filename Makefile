@@ -51,8 +51,8 @@ lowest: venv ## chapters and unit tests at the lower bounds, in .venv-lowest
 	$(BIN)/python tools/run_chapters.py lowest $(NB)
 	.venv-lowest/bin/$(PYTEST) $(UNITS)
 
-# The kernels that a processor without AVX-512, or without AVX, would take, one library
-# at a time; a processor like that (avx2: AMD's EPYC before its fourth generation); threads.
+# What torch, oneDNN and OpenBLAS would take on a processor without AVX (default, sse41,
+# openblas) or without AVX-512, such as AMD's before Zen 4 (avx2); threads.
 default := ATEN_CPU_CAPABILITY=default
 sse41 := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41
 avx2 := ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
@@ -63,6 +63,7 @@ VARIANTS := default sse41 avx2 openblas one two
 AS := $(addprefix as-,$(VARIANTS))
 
 portable: venv ## test as other processors compute; one of them: VARIANT=sse41
+	$(if $(filter-out $(VARIANTS),$(VARIANT)),$(error VARIANT is one of: $(VARIANTS)))
 	@$(MAKE) -k --no-print-directory $(addprefix as-,$(or $(VARIANT),$(VARIANTS)))
 
 .PHONY: $(AS)

@@ -1,7 +1,8 @@
-"""Settings of all tests: one thread, and the same examples at every run."""
+"""Settings of all tests: one thread if not told, and the same examples at every run."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import helpers
 
-torch.set_num_threads(1)
+if "OMP_NUM_THREADS" not in os.environ:  # as in make portable
+    torch.set_num_threads(1)
 settings.register_profile(
     "book",
     derandomize=True,

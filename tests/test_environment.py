@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,37 @@ def test_torch_is_lent_with_all_that_it_requires_and_no_more(tmp_path):
     assert {"torch", "torchgen", "sympy", "mpmath", "typing_extensions.py"} <= names
     assert not {"numpy", "pandas", "dllm_tutorial", "pip", "pytest"} & names
     assert all(path.is_symlink() and path.exists() for path in links.iterdir())
+
+
+# --- other processors ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variant, ask, answer",
+    [
+        ("default", "backends.cpu.get_cpu_capability()", "DEFAULT"),
+        ("one", "get_num_threads()", "1"),
+        ("two", "get_num_threads()", "2"),
+    ],
+)
+def test_torch_hears_the_settings_of_a_variant(variant, ask, answer):
+    """Those that the Makefile would run the tests with."""
+    said = make(ROOT, "-n", f"as-{variant}").stdout
+    (settings,) = set(re.findall(r"^env (\S.*?) \.venv", said, re.M))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import torch; print(torch.{ask})"],
+        env={**os.environ, **dict(pair.split("=") for pair in settings.split())},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.stdout.strip() == answer
+
+
+def test_an_unknown_variant_is_told_the_known_ones(front):
+    (front / "tools").mkdir()
+    (front / "tools/environment.py").touch()
+    done = make(front, "portable", "VARIANT=sse2")
+    assert done.returncode and "default sse41 avx2 openblas one two" in done.stderr
 
 
 # --- continuous integration ---------------------------------------------------

@@ -58,7 +58,10 @@ def prepare(
         return
     if old[:1] != made_of[:1]:
         if folder.exists():
-            print(f"{folder.name}: of another Python, or unfinished; made anew")
+            print(
+                f"{folder.name}: of another Python, or unfinished; made anew",
+                flush=True,
+            )
             shutil.rmtree(folder)
         try:
             run(choose(), "-m", "venv", folder)
