@@ -1,8 +1,8 @@
 """Does a log-sum objective repair the bound? Sets of orders trained in several ways.
 
-``python -m dllm_tutorial.log_sum_study --out runs/log_sum`` trains whatever is not
-finished in that folder and writes the rows that ship with the package; it may be killed
-at any moment.
+``python -m dllm_tutorial.log_sum_study --out runs`` trains whatever is not finished in
+that folder; with ``--ship`` the rows go into the package, too. It may be killed at any
+moment.
 
 Two sources. ``"sotu"``: letters of the State of the Union addresses with four orders,
 left to right, right to left and two random ones. ``"either direction"``: a source
@@ -39,6 +39,7 @@ from torch import Generator, Tensor
 
 from dllm_tutorial import (
     _checks,
+    _programs,
     grid,
     losses,
     mixtures,
@@ -85,7 +86,7 @@ __all__ = [
     "winners",
 ]
 
-COMMAND = "python -m dllm_tutorial.log_sum_study --out runs/log_sum"
+COMMAND = "python -m dllm_tutorial.log_sum_study"
 SEEDS = (0, 1, 2, 3, 4)
 POINTS = 20  # of a curve
 RISE = 0.7  # of all updates, while the power of the annealed loss rises to 1
@@ -239,9 +240,12 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
             seconds.append(time.process_time() - start)
         steps += [record.step] * (len(rows) - len(steps))
         start = time.process_time()
+    first = cell["seed"] == 0 and cell["size"] == "cpu"
+    used = _programs.keep(model, cell, first and cell["method"] == "log-sum")
     return [
         {
             **row,
+            "weights": used,
             "updates": step,
             "sequences": step * batch,
             "petaflops": step * cost / 1e15,
