@@ -8,6 +8,7 @@ since.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from dllm_tutorial import grid, study, training
+from dllm_tutorial._files import write_whole
 from dllm_tutorial.networks import Transformer
 
 Study = tuple[Sequence[Mapping[str, Any]], grid.Measure]  # the cells, and what to do
@@ -120,6 +122,32 @@ def keep(model: Transformer, cell: grid.Cell, wanted: bool) -> str:
         path = folder / "weights" / f"{name}.json"
         training.save_weights(path, model.state_dict(), about)
     return training.fingerprint(model)
+
+
+def begin(folder: Path, command: str, seed: int) -> None:
+    """Note in the folder of a training where it runs, each time it is started."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "origin.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    text = json.dumps([*known, study.provenance(command, seed)])
+    write_whole(path, text.encode())
+
+
+def origin(folders: Iterable[Path]) -> dict[str, Any]:
+    """The provenance of trainings, from what :func:`begin` noted.
+
+    Raises ValueError where they cannot be traced to one commit without changes.
+    """
+    files = [folder / "origin.json" for folder in folders]
+    starts = [s for f in files for s in json.loads(f.read_text(encoding="utf-8"))]
+    places = {(s["commit"], s["dirty"]) for s in starts}
+    if len(places) != 1 or not all(dirty is False for _, dirty in places):
+        raise ValueError(
+            "what ships must be trained at one commit without changes, but it was "
+            f"trained at (commit, changed) = {sorted(map(str, places))}"
+        )
+    seeds = sorted({seed for s in starts for seed in s["seeds"]})
+    return max(starts, key=lambda s: s["time"]) | {"seeds": seeds}
 
 
 def ship_weights(folder: Path) -> None:

@@ -509,7 +509,7 @@ for name in pairs:
         if name in LARGER
         else ""
     )
-curve = study.read_rows("task_curves").query("run == 'large-0'")
+curve = study.read_rows("task_curves_large").query("run == 'large-0'")
 grows = curve.groupby("step").apply(lambda t: t.correct.sum() / t.n.sum())
 print("larger diffusion in its training, all tasks:", end=" ")
 print(", ".join(f"{step} updates {rate:.0%}" for step, rate in grows.items()))
