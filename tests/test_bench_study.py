@@ -102,6 +102,7 @@ class Oracle:
 @pytest.mark.parametrize("mistaken", [None, 0, 23])
 def test_masks_count_what_is_predicted_wrongly(masked, mistaken, monkeypatch):
     monkeypatch.setattr(bench_study, "load", lambda name: Oracle(40, mistaken))
+    monkeypatch.setattr(bench_study, "weights", lambda name: "")
     settings = {"task": "replace_index", "masked": masked, "instances": 40}
     rows = pd.DataFrame(measure_masks(settings | {"model": "oracle"}))
     assert rows["tokens"].sum() == 40 * masked
@@ -136,7 +137,7 @@ def test_the_last_stage_is_the_fine_tuned_network(tmp_path, monkeypatch):
 
 def test_a_version_belongs_to_the_models_that_are_measured(tmp_path, monkeypatch):
     def put(name, weights, **about):
-        content = {"about": about, "weights": weights}
+        content = {"about": about, "sha256": weights}
         (tmp_path / f"tasks-{name}.json").write_text(json.dumps(content))
 
     for name in ("dllm-0", "ar-0", "long-0"):

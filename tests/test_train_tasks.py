@@ -103,7 +103,7 @@ def test_a_kill_at_any_moment_of_writing_changes_no_row_of_the_curve(
     moments = check_kills(
         lambda folder: train_tasks.train(run, folder, "cpu"), small, monkeypatch
     )
-    assert moments == 12
+    assert moments == 14
 
 
 def test_a_run_goes_on_from_what_ships_where_the_folder_lacks_it(tmp_path):
