@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from dllm_tutorial import grid, study, training
 from dllm_tutorial._files import write_whole
@@ -114,13 +115,20 @@ def run_grids(
 
 
 def keep(model: Transformer, cell: grid.Cell, wanted: bool) -> str:
-    """The hash of the network that a cell has trained; it is kept if it is wanted."""
+    """The hash of the network that a cell has trained; it is kept if it is wanted.
+
+    To the last bit: in half precision only what is rounded to it already.
+    """
     folder = grid.folder()
     if wanted and folder is not None:
         name = f"{folder.name}-{grid.cell_seed(cell):x}"
         about = {"model": asdict(model.config), "cell": dict(cell)}
         path = folder / "weights" / f"{name}.json"
-        training.save_weights(path, model.state_dict(), about)
+        weights = {
+            name: value.half() if torch.equal(value.half().float(), value) else value
+            for name, value in model.state_dict().items()
+        }
+        training.save_weights(path, weights, about)
     return training.fingerprint(model)
 
 

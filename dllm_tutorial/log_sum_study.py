@@ -193,14 +193,11 @@ def _cost(cell: Cell) -> float:
     return size.updates * len(every) * batch * size.length * size.d_model
 
 
-def measure(cell: Cell) -> list[dict[str, Any]]:
-    """Train one set of orders; rows of its curves, nats per sequence."""
-    size, every, names, batch = _plan(cell)
-    source = _source(cell["source"], cell["size"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(cell["seed"])
-    config = TransformerConfig(
-        source.vocab_size,
+def configuration(cell: Cell) -> TransformerConfig:
+    """Of the network of a cell, the same for all methods."""
+    size = SIZES[cell["source"], cell["size"]]
+    return TransformerConfig(
+        _source(cell["source"], cell["size"]).vocab_size,
         size.length,
         size.d_model,
         size.n_layers,
@@ -208,7 +205,17 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
         attention="any-order",
         positions="learned",
     )
-    model = OrderMixture(config, every, learned=cell["method"] == "learned p(o)")
+
+
+def measure(cell: Cell) -> list[dict[str, Any]]:
+    """Train one set of orders; rows of its curves, nats per sequence."""
+    size, every, names, batch = _plan(cell)
+    source = _source(cell["source"], cell["size"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(cell["seed"])
+    model = OrderMixture(
+        configuration(cell), every, learned=cell["method"] == "learned p(o)"
+    )
     cost = flops(model, size) * batch // size.batch_size * len(every)
     model.to(device)
     plan = training.TrainingConfig(
