@@ -1,8 +1,8 @@
 """The benchmark study: exact denoisers and trained models on every task, by every rule.
 
-``python -m dllm_tutorial.bench_study --out runs/bench --workers 2`` measures what is
-not yet in that folder and writes the rows of chapters 5 and 6 into the package. It can
-be stopped at any moment and goes on where it was. A cell is one model on one task,
+``python -m dllm_tutorial.bench_study --out runs`` measures what is not yet in that
+folder, the rows of chapters 5 and 6; with ``--ship`` they go into the package, too. It
+can be stopped at any moment and goes on where it was. A cell is one model on one task,
 decoded by one rule; every cell of a task meets the same test instances and the same
 seeds, so that rules and models can be compared in pairs.
 
@@ -31,27 +31,24 @@ same, and Reverse in a random order does not rise.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import itertools
-import json
 import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from dllm_tutorial import grid, pretrained, study, tasks, train_tasks, training
+from dllm_tutorial import _programs, pretrained, tasks, train_tasks, training
 from dllm_tutorial.decoding import Strategy, generate, strategies
 from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.grid import Cell
 from dllm_tutorial.networks import Transformer
 from dllm_tutorial.tasks import PROMPT_LENGTH, Instances, Task
 
-RESULTS = pretrained.FOLDER.parent / "results"
 COMMAND = "python -m dllm_tutorial.bench_study"
 SEED = 0  # of instances and of decoding
 DLLMS = tuple(f"dllm-{seed}" for seed in train_tasks.SEEDS)
@@ -63,6 +60,7 @@ LARGE, TWIN = "large-0", "twin-0"
 LISTS = (3, 4, 6, 8, 10, 12, 15, 20)  # lengths in and beyond the trained ones
 STAGED = "replace_index_names"
 STAGES = (90, 100, 110, 120, 140, 160, 200)  # updates of fine-tuning
+KEPT = ("stage120-0", 24)  # the cell whose network ships beside its rows
 
 KS = (1, 2, 4, 8, 16, 24)
 TOP_K = ("random", "left_to_right", "confidence", "margin", "entropy")
@@ -88,14 +86,31 @@ def load(model: str) -> Denoiser:
     ``stage140-0`` is ``dllm-0`` after 140 updates of fine-tuning on ``STAGED``.
     """
     if model.startswith("stage"):
-        updates, seed = model.removeprefix("stage").split("-")
-        return stages(int(seed))[int(updates)]
+        updates, seed = _stage(model)
+        return stages(seed)[updates]
     return pretrained.load_network(f"tasks-{model}")[0]
+
+
+def _stage(model: str) -> tuple[int, int]:
+    """Updates and seed in a name such as ``stage140-0``."""
+    updates, seed = model.removeprefix("stage").split("-")
+    return int(updates), int(seed)
+
+
+def weights(model: str) -> str:
+    """The hash of a model's weights; of none, "", where it is the exact denoiser."""
+    if model.startswith("stage"):  # trained here
+        updates, seed = _stage(model)
+        return training.fingerprint(stages(seed)[updates])
+    return "" if model == "exact" else pretrained.weights_hash(f"tasks-{model}")
 
 
 @functools.cache
 def stages(seed: int) -> dict[int, Transformer]:
-    """Networks by their updates in the course of one fine-tuning; it takes a minute."""
+    """Networks by their updates in the course of one fine-tuning; it takes a minute.
+
+    Rounded to half precision, as what ships.
+    """
     run = train_tasks.Run("dllm", "stages", seed, f"dllm-{seed}", (STAGED,))
     plan = train_tasks.plan(run)
     size = plan.steps * plan.batch_size
@@ -108,7 +123,8 @@ def stages(seed: int) -> dict[int, Transformer]:
 
     def network(updates: int) -> Transformer:
         model = train_tasks.begin(run, Path())
-        model.load_state_dict(kept[updates // every - 1])
+        weights = kept[updates // every - 1]
+        model.load_state_dict({name: w.half().float() for name, w in weights.items()})
         return model.eval()
 
     every = math.gcd(*STAGES)
@@ -153,8 +169,12 @@ def measure(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
         generator=Generator().manual_seed(SEED),
     )
     right = task.score(instances, task.answers(found.sequences))
+    if (cell["model"], cell["value"]) == KEPT:
+        updates, seed = _stage(cell["model"])
+        _programs.keep(stages(seed)[updates], Cell(cell), True)
     return [
         {
+            "weights": weights(cell["model"]),
             "correct": int(right.sum()),
             "nfe": found.nfe.double().mean().item(),
             "right": "".join(str(int(ok)) for ok in right),
@@ -388,8 +408,10 @@ def measure_masks(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
         guess = load(cell["model"])(x)[:, PROMPT_LENGTH:].argmax(-1)
     wrong = hidden & (guess != truth)
     whole = int((~wrong.any(1)).sum())
+    used = weights(cell["model"])
     return [
         {
+            "weights": used,
             "part": part,
             "position": position,
             "tokens": int((hidden & where)[:, position].sum()),
@@ -425,59 +447,30 @@ def steps(cell: Mapping[str, Any]) -> float:
     return cell["instances"] * (tasks.ANSWER_LENGTH / cell["value"] if static else 8)
 
 
-def version(cells: list[dict]) -> str:
-    """Changes with the shipped weights of the models that are measured.
-
-    Adapters come with the network that they are merged into.
-    """
-    models = {c["model"] for c in cells}
+def version(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Changes with the shipped weights of the models that are measured."""
+    models = {c["model"] for c in cells} - {"exact"}
     starts = {f"dllm-{m.partition('-')[2]}" if "stage" in m else m for m in models}
-    names = {f"tasks-{m}.json" for m in starts - {"exact"}}
-    for name in tuple(names):
-        about = json.loads((pretrained.FOLDER / name).read_text())["about"]
-        if "base" in about:
-            names.add(f"{about['base']}.json")
-    content = b"".join((pretrained.FOLDER / n).read_bytes() for n in sorted(names))
-    return hashlib.sha256(content).hexdigest()[:12]
+    hashes = sorted(pretrained.weights_hash(f"tasks-{name}") for name in starts)
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:12]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="of the rows")
-    parser.add_argument("--workers", type=int, default=1)
+    parser = _programs.grid_parser(__doc__, STUDIES)
     parser.add_argument(
         "--exact", action="store_true", help="exact denoisers only: needs no weights"
     )
-    a = parser.parse_args(arguments)
-    if a.exact and a.results.resolve() == RESULTS.resolve():
-        parser.error("--exact needs --results: its rows are not all that ship")
-    command = " ".join([COMMAND, *(arguments or sys.argv[1:])])
-    with grid.workers(a.workers) as pool:
-        for name in a.studies or STUDIES:
-            if name not in STUDIES:
-                parser.error(f"STUDY must be one of {', '.join(STUDIES)}, got {name}")
-            function, make_cells = STUDIES[name]
-            cells = [c for c in make_cells() if not a.exact or c["model"] == "exact"]
-            if not cells:
-                continue
-            which = "exact" if a.exact else version(cells)
-            print(f"{name}: {len(cells)} cells", flush=True)
-            rows = grid.run(
-                cells,
-                function,
-                a.out / f"{name}-{which}",
-                command=command,
-                seeds=SEED,
-                version=which,
-                executor=pool,
-                cost=steps,
-            )
-            study.write_rows(a.results / f"{name}.csv", rows, rows.attrs)
+    a = _programs.parse(parser, arguments)
+    if a.exact and a.ship:
+        parser.error("--exact goes without --ship: its rows are not all that ship")
+    chosen = {}
+    for name, (function, make_cells) in STUDIES.items():
+        cells = [c for c in make_cells() if not a.exact or c["model"] == "exact"]
+        if cells:
+            chosen[name] = (cells, function)
+    a.studies = [name for name in a.studies or STUDIES if name in chosen]
+    _programs.run_grids(a, chosen, command=COMMAND, cost=steps, version=version)
 
 
 if __name__ == "__main__":

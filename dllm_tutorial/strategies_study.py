@@ -1,21 +1,20 @@
 """Measurements of chapter 4 that need many draws.
 
-``python -m dllm_tutorial.strategies_study`` writes the rows of
-``data/results/strategies_exact.csv`` and their provenance again, in a minute or two on
-one CPU thread. The chapter calls the same functions with fewer draws.
+``python -m dllm_tutorial.strategies_study --out runs`` measures the rows
+``strategies_exact`` again, in a minute or two on one CPU thread; with ``--ship`` they
+go into the package, too. The chapter calls the same functions with fewer draws.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import joints, limited, schedules, study
+from . import _programs, joints, limited, schedules, study
 from .decoding import Strategy, generate, strategies
 from .denoiser import Denoiser
 from .joints import TableJoint
@@ -181,16 +180,15 @@ def blocks(draws: int, seed: int) -> list[Row]:
     return rows
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Write the rows that the chapter shows."""
+    a = _programs.parse(_programs.parser(__doc__), arguments)
     torch.set_num_threads(1)
     rows = revision(4000, (1, 2, 3, 4, 6, 12, 24), 0)
     rows += sudoku(3000, (1, 2, 3, 4, 6, 8, 12), 0)
     rows += blocks(3000, 0)
-    path = Path(__file__).parent / "data" / "results" / "strategies_exact.csv"
-    command = "python -m dllm_tutorial.strategies_study"
-    study.write_rows(path, rows, study.provenance(command, 0))
-    print(f"{len(rows)} rows in {path.name}")
+    command = "python -m dllm_tutorial.strategies_study --out runs --ship"
+    _programs.publish(a, "strategies_exact", rows, study.provenance(command, 0))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 Interval = tuple[Any, Any]
+RESULTS = Path(str(resources.files("dllm_tutorial"))) / "data" / "results"
 
 
 # ------------------------------------------------------------------- rows and origin
@@ -80,14 +81,16 @@ def provenance(command: str, seeds: int | Sequence[int]) -> dict[str, Any]:
     -------
     dict
         ``command``, ``seeds``, ``commit`` (None outside a checkout), ``dirty`` (whether
-        tracked files differ from that commit), ``device``, ``threads``, ``python``,
-        ``torch``, ``package`` (version) and ``time`` (UTC, ISO 8601).
+        tracked files differ from that commit, other than rows that were just measured),
+        ``device``, ``threads``, ``python``, ``torch``, ``package`` (version) and
+        ``time`` (UTC, ISO 8601).
     """
     _checks.string(command, "command")
     if isinstance(seeds, str) or not isinstance(seeds, Integral | Iterable):
         raise TypeError(f"seeds must be one integer or several, got {seeds!r}")
     listed = list(seeds) if isinstance(seeds, Iterable) else [seeds]
-    changes = _git("status", "--porcelain", "--untracked-files=no")
+    others = [":/", ":(top,exclude)dllm_tutorial/data/results"]
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", *others)
     cuda = torch.cuda.is_available()
     return {
         "command": command,
@@ -117,7 +120,8 @@ def write_rows(
     rows : DataFrame or iterable of mappings
         One measurement each.
     origin : mapping, optional
-        The answer of :func:`provenance`, written to ``path`` with suffix ``.json``.
+        The answer of :func:`provenance`, written to ``path`` with suffix ``.json``,
+        with ``weights``, the hashes in the column of that name, if there is one.
         Without it a file of that name is removed: it told of other rows.
     """
     path = Path(path)
@@ -128,7 +132,10 @@ def write_rows(
         raise ValueError("rows must not be empty")
     if origin is not None and not isinstance(origin, Mapping):
         raise TypeError(f"origin must be a mapping or None, got {origin!r}")
-    text = json.dumps(dict(origin or {}), indent=2) + "\n"
+    known = dict(origin or {})
+    if "weights" in table:
+        known["weights"] = sorted(set(table["weights"].dropna()) - {""})
+    text = json.dumps(known, indent=2) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     _files.write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
     if origin is None:

@@ -2,8 +2,8 @@
 
 ``python -m dllm_tutorial.train_tasks --out runs/tasks`` trains whatever of ``RUNS`` is
 not finished in that folder. With names of runs it trains those only, so that several
-can go side by side. With ``--ship`` it then puts their weights and learning curves into
-the package.
+can go side by side. With ``--ship`` it then puts their weights into the package, and
+the learning curves of ``CURVES`` whose runs are all among them.
 
 A masked diffusion model and its autoregressive twin have the same network, instances
 and batches; they differ in who may look at whom. Of an answer's tokens the twin is
@@ -23,9 +23,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +34,21 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from dllm_tutorial import lora, losses, packing, pretrained, study, tasks, training
+from dllm_tutorial import (
+    _programs,
+    lora,
+    losses,
+    packing,
+    pretrained,
+    tasks,
+    training,
+)
 from dllm_tutorial._files import put_rows
 from dllm_tutorial.decoding import generate, strategies
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
 ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
 COMMAND = "python -m dllm_tutorial.train_tasks --out runs/tasks --ship"
-RESULTS = pretrained.FOLDER.parent / "results"
 SEEDS = (0, 1, 2)
 # As often as a task stands here, so large is its share of the instances.
 LONG = (
@@ -117,6 +123,14 @@ RUNS = {
     },
     "large-0": Run("dllm", "large", 0, tasks=LARGE, bits=4),
     "twin-0": Run("ar", "twin", 0, tasks=LARGE, bits=4),
+}
+
+
+# Tables of learning curves: the runs of one were trained at one commit.
+CURVES = {
+    "task_curves": [name for name, run in RUNS.items() if run.bits != 4],
+    "task_curves_large": ["large-0"],
+    "task_curves_twin": ["twin-0"],
 }
 
 
@@ -199,6 +213,7 @@ def train(run: Run, folder: Path, device: str) -> None:
     """Train one run, or finish it, and keep its learning curve in ``curve.csv``."""
     size = BUDGETS[run.budget]
     rows = tasks.dataset(size.data, Generator().manual_seed(run.seed), run.tasks)
+    _programs.begin(folder, COMMAND, run.seed)
     model = begin(run, folder.parent)
 
     def evaluate(model: Transformer) -> tuple[float, float]:
@@ -249,50 +264,44 @@ def vocabulary_hash() -> str:
     return hashlib.sha256("\n".join(tasks.VOCABULARY).encode()).hexdigest()[:12]
 
 
-def ship(names: Iterable[str], out: Path) -> None:
-    """Put rounded weights and learning curves into the package.
-
-    Curves of other runs stay there, and so does their provenance.
-    """
-    curves = {}
-    file = RESULTS / "task_curves.csv"
-    if file.exists():
-        curves = dict(list(pd.read_csv(file).groupby("run", sort=False)))
+def ship(a: argparse.Namespace, names: Sequence[str]) -> None:
+    """Put rounded weights and learning curves into the package."""
     for name in tqdm(names, desc="ship"):
         run = RUNS[name]
-        tuned = run.tasks[0] if BUDGETS[run.budget].rank else None
-        about = {"run": name, "model": run.model, "tuned": tuned, "seed": run.seed}
-        table = pd.read_csv(out / name / "curve.csv")
-        table = table.round({"train_nats_per_token": 5, "cpu_seconds": 1})
-        curves[name] = table.assign(**about)[[*about, *table.columns]]
-        weights, known = training.averaged_weights(out / name)
+        weights, known = training.averaged_weights(a.out / name)
         known["vocabulary"] = vocabulary_hash()
-        known["origin"] = study.provenance(COMMAND, run.seed)
-        if tuned:
+        known["origin"] = _programs.origin([a.out / name])
+        if rank := BUDGETS[run.budget].rank:
             weights = lora.adapters(weights)
-            known["base"] = f"tasks-{run.start}"
-            known["rank"] = BUDGETS[run.budget].rank
+            known |= {"base": f"tasks-{run.start}", "rank": rank}
         rounded = {key: value.half() for key, value in weights.items()}
         if run.bits:
             rounded = packing.pack(weights, run.bits)
         training.save_weights(pretrained.FOLDER / f"tasks-{name}.json", rounded, known)
-    listed = [curves[name] for name in RUNS if name in curves]
-    origin = study.provenance(COMMAND, SEEDS)
-    if file.exists() and set(names) != set(RUNS):
-        origin["earlier"] = json.loads(file.with_suffix(".json").read_text())
-    study.write_rows(file, pd.concat(listed), origin)
+    for table, runs in CURVES.items():
+        if set(runs) <= set(names):
+            rows = pd.concat(curve(name, a.out) for name in runs)
+            origin = _programs.origin(a.out / name for name in runs)
+            _programs.publish(a, table, rows, origin)
+
+
+def curve(name: str, out: Path) -> pd.DataFrame:
+    """The learning curve of a run that has shipped."""
+    run = RUNS[name]
+    tuned = run.tasks[0] if BUDGETS[run.budget].rank else None
+    about = {"run": name, "model": run.model, "tuned": tuned, "seed": run.seed}
+    about["weights"] = pretrained.weights_hash(f"tasks-{name}")
+    table = pd.read_csv(out / name / "curve.csv")
+    table = table.round({"train_nats_per_token": 5, "cpu_seconds": 1})
+    return table.assign(**about)[[*about, *table.columns]]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _programs.parser(__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help=", ".join(RUNS))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--ship", action="store_true", help="into the package")
-    a = parser.parse_args(arguments)
+    a = _programs.parse(parser, arguments)
     torch.set_num_threads(1)
     for name in a.runs or RUNS:
         if name not in RUNS:
@@ -301,7 +310,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(name, flush=True)
             train(RUNS[name], a.out / name, a.device)
     if a.ship:
-        ship(a.runs or RUNS, a.out)
+        ship(a, a.runs or list(RUNS))
 
 
 if __name__ == "__main__":

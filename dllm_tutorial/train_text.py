@@ -2,8 +2,9 @@
 
 ``python -m dllm_tutorial.train_text --out runs/text`` trains whatever of ``RUNS``
 is not finished in that folder, one run after the other on one core each, and then
-writes the weights and result rows that ship with the package. With names of runs
-it trains those and stops, so that several can go side by side.
+writes the result rows there; with ``--ship`` rows and weights go into the package,
+too. With names of runs it trains those and stops, so that several can go side by
+side.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dllm_tutorial import losses, ngrams, pretrained, study, text, training
+from dllm_tutorial import _programs, losses, ngrams, pretrained, text, training
 from dllm_tutorial._files import put_rows
 from dllm_tutorial.networks import Transformer, TransformerConfig
 
@@ -27,8 +28,7 @@ SEEDS = (0, 1, 2)
 SHIPPED = 0  # the seed whose weights go into the package
 DRAWS = 8  # of the mask, for each held-out window of a NELBO
 ATTENTION = {"dllm": "bidirectional", "ar": "causal"}
-COMMAND = "python -m dllm_tutorial.train_text --out runs/text"
-RESULTS = pretrained.FOLDER.parent / "results"
+COMMAND = "python -m dllm_tutorial.train_text --out runs/text --ship"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def train(run: Run, folder: Path, device: str) -> None:
     def evaluate(model):
         return text.bits_per_character(held_out_nats(model, x), characters)
 
-    folder.mkdir(parents=True, exist_ok=True)
+    _programs.begin(folder, COMMAND, run.seed)
     records = training.train(
         network(run).to(device),
         training.random_crops(stream, size.length),
@@ -184,7 +184,7 @@ def ship(run: Run, folder: Path) -> None:
     """Put the averaged weights of a run into the package, in half precision."""
     weights, about = half_precision(folder)
     about["tokenizer"] = run.tokenizer
-    about["origin"] = study.provenance(COMMAND, run.seed)
+    about["origin"] = _programs.origin([folder])
     training.save_weights(pretrained.FOLDER / f"{run.model}.json", weights, about)
 
 
@@ -216,6 +216,7 @@ def score(name: str, folder: Path) -> tuple[dict, Tensor]:
         "windows": len(x),
         "characters": int(characters.sum()),
         "bound": bound,
+        "weights": training.fingerprint(model),
     }
     return row, nats
 
@@ -273,11 +274,10 @@ def curve(name: str, folder: Path) -> pd.DataFrame:
     return table.assign(**columns)[[*columns, *table.columns]]
 
 
-def report(out: Path) -> None:
-    """Ship the weights of one pair, score every run, write the result rows."""
-    for model in ATTENTION:
-        name = f"{model}-long-{SHIPPED}"
-        ship(RUNS[name], out / name)
+def report(a: argparse.Namespace) -> None:
+    """Score every run, write the result rows, and ship the weights of one pair."""
+    out = a.out
+    origin = _programs.origin(out / name for name in RUNS)
     scored = {name: score(name, out / name) for name in tqdm(RUNS)}
     nats = {name: values for name, (_, values) in scored.items()}
     long = [name for name, run in RUNS.items() if run.budget == "long"]
@@ -288,21 +288,19 @@ def report(out: Path) -> None:
         ).astype({"seed": "Int64", "parameters": "Int64"}),  # n-grams have neither
         "text_gap": pd.DataFrame([gap_row(seed, nats) for seed in SEEDS]),
     }
-    origin = study.provenance(COMMAND, SEEDS)
     for name, table in tables.items():
         table = table.round(dict.fromkeys(table.select_dtypes("float").columns, 5))
-        study.write_rows(RESULTS / f"{name}.csv", table, origin)
+        _programs.publish(a, name, table, origin)
+    for name in [f"{model}-long-{SHIPPED}" for model in ATTENTION] if a.ship else []:
+        ship(RUNS[name], out / name)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _programs.parser(__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help=", ".join(RUNS))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--device", default="cpu")
-    a = parser.parse_args(arguments)
+    a = _programs.parse(parser, arguments)
     torch.set_num_threads(1)
     for name in a.runs or RUNS:
         if name not in RUNS:
@@ -311,7 +309,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(name, flush=True)
             train(RUNS[name], a.out / name, a.device)
     if not a.runs:
-        report(a.out)
+        report(a)
 
 
 if __name__ == "__main__":

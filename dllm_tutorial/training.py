@@ -356,6 +356,12 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], about: dict) -> N
             old.unlink()
 
 
+def fingerprint(model: nn.Module) -> str:
+    """12 digits of the SHA-256 of a network's weights, to the last bit."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    return hashlib.sha256(save_tensors(tensors)).hexdigest()[:12]
+
+
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Read what :func:`save_weights` wrote: (tensors, about).
 

@@ -509,7 +509,7 @@ for name in pairs:
         if name in LARGER
         else ""
     )
-curve = study.read_rows("task_curves").query("run == 'large-0'")
+curve = study.read_rows("task_curves_large")
 sums = curve.groupby("step")[["correct", "n"]].sum()
 grows = sums.correct / sums.n
 print("larger diffusion in its training, all tasks:", end=" ")

@@ -20,6 +20,7 @@ from dllm_tutorial import (
     bench_study,
     exact,
     grid,
+    study,
     tasks,
     train_tasks,
     training,
@@ -101,6 +102,7 @@ class Oracle:
 @pytest.mark.parametrize("mistaken", [None, 0, 23])
 def test_masks_count_what_is_predicted_wrongly(masked, mistaken, monkeypatch):
     monkeypatch.setattr(bench_study, "load", lambda name: Oracle(40, mistaken))
+    monkeypatch.setattr(bench_study, "weights", lambda name: "")
     settings = {"task": "replace_index", "masked": masked, "instances": 40}
     rows = pd.DataFrame(measure_masks(settings | {"model": "oracle"}))
     assert rows["tokens"].sum() == 40 * masked
@@ -135,7 +137,7 @@ def test_the_last_stage_is_the_fine_tuned_network(tmp_path, monkeypatch):
 
 def test_a_version_belongs_to_the_models_that_are_measured(tmp_path, monkeypatch):
     def put(name, weights, **about):
-        content = {"about": about, "weights": weights}
+        content = {"about": about, "sha256": weights}
         (tmp_path / f"tasks-{name}.json").write_text(
             json.dumps(content), encoding="utf-8"
         )
@@ -160,7 +162,7 @@ def test_a_version_belongs_to_the_models_that_are_measured(tmp_path, monkeypatch
 def test_two_kills_end_in_the_rows_of_an_undisturbed_study(tmp_path):
     """SIGKILL to the command and its workers once some cells are there, twice."""
     command = [sys.executable, small_study.__file__, "--workers", "1"]
-    command += ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    command += ["--out", str(tmp_path / "out")]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     cells = tmp_path / "out" / f"bench_small-{bench_study.version(small_study.CELLS)}"
     for fewest in (3, 8):
@@ -169,13 +171,13 @@ def test_two_kills_end_in_the_rows_of_an_undisturbed_study(tmp_path):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert not (tmp_path / "results").exists()
+        assert not list((tmp_path / "out").glob("*.csv"))
     done = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
     assert 8 <= len(done) < len(small_study.CELLS)
     subprocess.run(command, check=True, **quiet)
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
     rows = [dict(c) | r for c in small_study.CELLS for r in measure(c)]
-    table = pd.read_csv(tmp_path / "results" / "bench_small.csv", dtype=str)
+    table = pd.read_csv(tmp_path / "out" / "bench_small.csv", dtype=str)
     for row, line in zip(rows, table.to_dict("records"), strict=True):
         for column in ("task", "rule", "right", "calls", "correct"):
             assert line[column] == str(row[column])
@@ -184,10 +186,11 @@ def test_two_kills_end_in_the_rows_of_an_undisturbed_study(tmp_path):
 def test_rows_of_exact_models_alone_do_not_replace_all(tmp_path, monkeypatch, capsys):
     cells = [cell("exact", "copy", "random", 24, instances=2)]
     monkeypatch.setattr(bench_study, "STUDIES", {"toy": (measure, lambda: cells)})
-    monkeypatch.setattr(bench_study, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(study, "_git", lambda *command: "")  # a clean checkout
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
     with pytest.raises(SystemExit):
-        bench_study.main(["--exact", "--out", str(tmp_path / "out")])
-    assert "--exact needs --results" in capsys.readouterr().err
+        bench_study.main(["--exact", "--ship", "--out", str(tmp_path / "out")])
+    assert "--exact goes without --ship" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -6,6 +6,7 @@ joints, whose answers are known by hand, and against sums over single tokens.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -258,56 +259,28 @@ def test_twins_start_alike():
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A study of three runs that take no time, with its results in a folder."""
+    """A study of three runs that take no time."""
     few = list(reversal.RUNS)[:3]
-    runs = {name: reversal.RUNS[name] for name in few}
     budget = reversal.Budget(3, 4, d_model=8, n_layers=1, n_heads=2, steps=4)
-    monkeypatch.setattr(reversal, "RUNS", runs)
+    monkeypatch.setattr(reversal, "RUNS", {n: reversal.RUNS[n] for n in few})
     monkeypatch.setattr(reversal, "BUDGET", budget)
-    monkeypatch.setattr(reversal, "RESULTS", tmp_path / "results")
     return tmp_path
 
 
-def test_a_study_that_was_killed_goes_on_to_the_same_rows(small, monkeypatch):
-    reversal.main(["--out", str(small / "whole")])
-    result = small / "results" / "reversal.csv"
-    whole = result.read_bytes()
-    table = pd.read_csv(result)
-    assert set(table["model"]) == {"dllm", "ar"}
-    assert (small / "results" / "reversal.json").exists()
-    result.unlink()
-
-    trained, train = [], reversal.train
-
-    def killed(run):
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        trained.append(run)
-        return train(run)
-
-    monkeypatch.setattr(reversal, "train", killed)
-    with pytest.raises(KeyboardInterrupt):
-        reversal.main(["--out", str(small / "parts")])
-    assert not result.exists()
-
-    def counted(run):
-        trained.append(run)
-        return train(run)
-
-    monkeypatch.setattr(reversal, "train", counted)
-    reversal.main(["--out", str(small / "parts")])
-    assert trained == list(reversal.RUNS.values())  # each of them once
-    assert result.read_bytes() == whole
+def test_a_cell_trains_its_run_and_asks_everything(small):
+    first, second, third = (reversal.measure(cell) for cell in reversal.cells())
+    assert reversal.measure(reversal.cells()[0]) == first
+    assert len({rows[0]["weights"] for rows in (first, second, third)}) == 3
+    for rows in (first, second, third):
+        asked = {(row["question"], row["how"]) for row in rows}
+        assert asked == set(itertools.product(reversal.QUESTIONS, reversal.WAYS))
 
 
-def test_runs_of_another_budget_are_made_again(small, monkeypatch):
-    name, run = next(iter(reversal.RUNS.items()))
-    monkeypatch.setattr(reversal, "RUNS", {name: run})
-    reversal.main(["--out", str(small)])
-    assert reversal.finished(name, small) is not None
+def test_rows_of_another_budget_are_not_taken_for_these(small, monkeypatch):
+    before = reversal.version()
     longer = reversal.Budget(3, 4, d_model=8, n_layers=1, n_heads=2, steps=5)
     monkeypatch.setattr(reversal, "BUDGET", longer)
-    assert reversal.finished(name, small) is None
+    assert reversal.version() != before
 
 
 def test_a_small_world_is_learned():

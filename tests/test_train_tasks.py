@@ -33,7 +33,9 @@ def small(tmp_path, monkeypatch):
     """Four runs of seconds; their results go to a folder of this test."""
     for name, value in {"BUDGETS": TINY, "RUNS": FEW, "PROBES": 2}.items():
         monkeypatch.setattr(train_tasks, name, value)
-    monkeypatch.setattr(train_tasks, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(train_tasks, "CURVES", {"task_curves": list(FEW)})
+    monkeypatch.setattr(study, "_git", lambda *command: "")  # a clean checkout
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
     return tmp_path
 
@@ -69,17 +71,29 @@ def test_runs_are_trained_once_and_shipped(small):
         train_tasks.main(["walk", *out])
 
 
-def test_shipping_one_run_keeps_what_is_known_of_the_others(small):
+def test_curves_ship_with_all_of_their_runs_or_not_at_all(small):
     out = ["--out", str(small / "runs")]
-    train_tasks.main([*out, "--ship"])
+    train_tasks.main(["half-0", *out, "--ship"])
     file = small / "results" / "task_curves.csv"
-    before = file.read_bytes()
-    origin = json.loads(file.with_suffix(".json").read_bytes())
-    other = (small / "weights" / "tasks-half-0.json").read_bytes()
-    train_tasks.main(["ar-0", *out, "--ship"])
-    assert file.read_bytes() == before
-    assert json.loads(file.with_suffix(".json").read_bytes())["earlier"] == origin
-    assert (small / "weights" / "tasks-half-0.json").read_bytes() == other
+    assert (small / "weights" / "tasks-half-0.json").exists() and not file.exists()
+    train_tasks.main([*out, "--ship"])
+    rows, origin = pd.read_csv(file), json.loads(file.with_suffix(".json").read_bytes())
+    assert origin["dirty"] is False and origin["seeds"] == [0]
+    used = rows.groupby("run")["weights"].unique().map(list).to_dict()
+    assert used == {name: [pretrained.weights_hash(f"tasks-{name}")] for name in FEW}
+    assert origin["weights"] == sorted(hash for (hash,) in used.values())
+
+
+def test_what_was_trained_with_changes_does_not_ship(small, monkeypatch):
+    out = ["--out", str(small / "runs")]
+    monkeypatch.setattr(study, "_git", lambda *command: " M joints.py")
+    train_tasks.main(["half-0", *out])
+    with pytest.raises(SystemExit):  # nor does it begin to
+        train_tasks.main([*out, "--ship"])
+    monkeypatch.setattr(study, "_git", lambda *command: "")
+    with pytest.raises(ValueError, match="at one commit without changes"):
+        train_tasks.main(["half-0", *out, "--ship"])
+    assert not (small / "weights").exists()
 
 
 def test_a_kill_at_any_moment_of_writing_changes_no_row_of_the_curve(
@@ -89,7 +103,7 @@ def test_a_kill_at_any_moment_of_writing_changes_no_row_of_the_curve(
     moments = check_kills(
         lambda folder: train_tasks.train(run, folder, "cpu"), small, monkeypatch
     )
-    assert moments == 12
+    assert moments == 14
 
 
 def test_a_run_goes_on_from_what_ships_where_the_folder_lacks_it(tmp_path):
@@ -199,7 +213,7 @@ def test_shipped_weights_are_of_the_run_that_is_listed(name):
 
 
 def test_curves_cover_every_run_to_its_end():
-    curves = study.read_rows("task_curves")
+    curves = pd.concat(study.read_rows(name) for name in train_tasks.CURVES)
     last = curves.groupby("run")["step"].max().to_dict()
     steps = {
         n: train_tasks.BUDGETS[r.budget].steps for n, r in train_tasks.RUNS.items()
