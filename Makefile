@@ -71,13 +71,12 @@ $(AS): as-%: venv
 	env $($*) $(BIN)/$(PYTEST) -m "not slow" $(UNITS)
 	env $($*) $(BIN)/$(NBVAL) notebooks
 
-study: venv ## measure the rows of chapters 5 to 11 again; stop and go on at will
-	$(BIN)/python -m dllm_tutorial.bench_study --out runs/bench --workers 2
-	$(BIN)/python -m dllm_tutorial.reversal --out runs/reversal
-	$(BIN)/python -m dllm_tutorial.neighborhood
-	$(BIN)/python -m dllm_tutorial.order_search
-	$(BIN)/python -m dllm_tutorial.order_study --out runs/orders --workers 2
-	$(BIN)/python -m dllm_tutorial.log_sum_study --out runs/log_sum --workers 2
+STUDIES := strategies_study gumbel neighborhood order_search reversal bench_study \
+	order_study log_sum_study
+
+study: venv ## measure the shipped rows again, at a commit; stop and go on at will
+	set -e; for name in $(STUDIES); do \
+		$(BIN)/python -m dllm_tutorial.$$name --out runs --ship; done
 
 notebooks: venv ## sync, execute and strip all notebooks in place
 	$(BIN)/python tools/make_notebooks.py

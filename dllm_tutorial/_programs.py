@@ -121,7 +121,8 @@ def keep(model: Transformer, cell: grid.Cell, wanted: bool) -> str:
     """
     folder = grid.folder()
     if wanted and folder is not None:
-        name = f"{folder.name}-{grid.cell_seed(cell):x}"
+        study_name = folder.name.partition("-")[0]
+        name = f"{study_name}-{grid.cell_seed(cell):x}"
         about = {"model": asdict(model.config), "cell": dict(cell)}
         path = folder / "weights" / f"{name}.json"
         weights = {
@@ -159,6 +160,9 @@ def origin(folders: Iterable[Path]) -> dict[str, Any]:
 
 
 def ship_weights(folder: Path) -> None:
-    """Copy kept weights, each a JSON file and the tensors it names."""
-    for path in sorted(folder.glob("*")):
-        shutil.copy2(path, study.RESULTS.parent / "weights" / path.name)
+    """Copy kept weights, each a JSON file and the tensors it names, beside the rows."""
+    if folder.is_dir():
+        target = study.RESULTS / "networks"
+        for old in target.glob(f"{folder.parent.name.partition('-')[0]}-*"):
+            old.unlink()
+        shutil.copytree(folder, target, dirs_exist_ok=True)

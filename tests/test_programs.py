@@ -84,7 +84,6 @@ def test_rows_go_to_the_folder_and_into_the_package_with_ship_alone(
     tmp_path, monkeypatch, changes
 ):
     package, out = tmp_path / "package" / "results", tmp_path / "out"
-    (tmp_path / "package" / "weights").mkdir(parents=True)
     run(["--out", str(out)], monkeypatch, package)
     assert (out / "toy.csv").exists() and not package.exists()
     run(["--out", str(out), "--ship"], monkeypatch, package)
@@ -96,7 +95,7 @@ def test_rows_go_to_the_folder_and_into_the_package_with_ship_alone(
         origin["weights"] == ["abc"]
         and origin["command"] == "toy toy --out runs --ship"
     )
-    kept = {path.name for path in (tmp_path / "package" / "weights").iterdir()}
+    kept = {path.name for path in (package / "networks").iterdir()}
     assert kept == {"1.json", "2.json", "3.json"}
 
 

@@ -33,7 +33,6 @@ from dllm_tutorial import (
 from dllm_tutorial.mixtures import OrderMixture
 
 NAMES = sorted(path.stem for path in study.RESULTS.glob("*.csv"))
-WEIGHTS = sorted(pretrained.FOLDER.glob("*.json"))
 ORIGINS = {
     name: json.loads((study.RESULTS / f"{name}.json").read_text("utf-8"))
     for name in NAMES
@@ -46,7 +45,7 @@ UNTRACED = {
     for name in NAMES
     if ORIGINS[name].get("dirty", False) is not False or "measured" in ORIGINS[name]
 }
-KEPT = sorted(path for path in WEIGHTS if re.search(r"-[0-9a-f]{9,16}$", path.stem))
+KEPT = sorted((study.RESULTS / "networks").glob("*.json"))
 
 
 def shipped(name: str) -> pd.DataFrame:
