@@ -78,6 +78,18 @@ def test_rows_are_of_one_clean_commit(name):
     assert origin.get("weights", []) == sorted(used - {""})
 
 
+@pytest.mark.parametrize(
+    "path", sorted(pretrained.FOLDER.glob("*.json")), ids=lambda path: path.stem
+)
+def test_weights_say_how_they_were_trained(path):
+    """At a clean commit; the oldest ones say in words that it was not one."""
+    _, about = training.load_weights(path)
+    if "history" in about:
+        assert "not committed" in about["history"] and "origin" not in about
+    else:
+        assert about["origin"]["dirty"] is False and about["origin"]["commit"]
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_numbers_of_others_have_a_source(name):
     assert len(ORIGINS[name]["source"]) > 20
