@@ -87,6 +87,31 @@ def function(value: Any, name: str) -> Any:
     return value
 
 
+def denoiser(value: Any, name: str, *reads: str) -> Any:
+    """A :class:`~dllm_tutorial.denoiser.Denoiser`: called with tokens, has a mask id.
+
+    Where it says what it reads, that must be one of ``reads``, if any are given.
+    """
+    mask_id = getattr(value, "mask_id", None)
+    whole = isinstance(mask_id, Integral) and not isinstance(mask_id, bool)
+    if not callable(value) or isinstance(value, type) or not whole:
+        raise TypeError(
+            f"{name} must be a denoiser, which is called with tokens and has an integer"
+            f" mask_id (FunctionDenoiser makes one of a function), got {_named(value)}"
+        )
+    integer(mask_id, f"{name}.mask_id", 0)
+    told = getattr(value, "reads", None)
+    if reads and told is not None and told not in reads:
+        wanted = " or ".join(map(repr, reads))
+        raise ValueError(f"{name} must read {wanted}, got {_named(value)}: {told!r}")
+    return value
+
+
+def _named(value: Any) -> str:
+    """The type of a value, or the name of a class or function."""
+    return getattr(value, "__qualname__", None) or f"a {type(value).__name__}"
+
+
 def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Tensor:
     """Token ids in ``ndim`` dimensions, the last of size ``length``, as int64."""
     if not isinstance(x, Tensor):
@@ -102,17 +127,48 @@ def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Te
     return x.long()
 
 
-def token_range(x: Tensor, name: str, vocab_size: int, *, wait: bool = True) -> Tensor:
-    """Token ids in 0 ... vocab_size - 1. Looks at the contents.
+def clean(
+    x: Any, name: str, mask_id: int, vocab_size: int | None = None, *, wait: bool = True
+) -> Tensor:
+    """Long[B, L] without a mask, below ``vocab_size`` if it is known.
 
-    Without ``wait`` it looks only where that costs no waiting: on the CPU.
+    Looks at the contents, without ``wait`` as :func:`token_range` does.
     """
-    if not wait and x.device.type != "cpu":
-        return x
-    if x.numel() and not bool(((x >= 0) & (x < vocab_size)).all()):
+    x = tokens(x, name)
+    if _may_look(x, wait) and bool((x == mask_id).any()):
         raise ValueError(
-            f"{name} must hold tokens between 0 and {vocab_size - 1}, got values from "
-            f"{int(x.min())} to {int(x.max())}"
+            f"{name} must be fully revealed, got sequences that hold the mask {mask_id}"
+        )
+    return x if vocab_size is None else token_range(x, name, vocab_size, wait=wait)
+
+
+def _may_look(x: Tensor, wait: bool) -> bool:
+    return wait or (x.device.type == "cpu" and not torch.compiler.is_compiling())
+
+
+def token_range(
+    x: Tensor,
+    name: str,
+    vocab_size: int,
+    mask_id: int | None = None,
+    *,
+    wait: bool = True,
+) -> Tensor:
+    """Token ids in 0 ... vocab_size - 1, or the mask if one is given.
+
+    Looks at the contents; without ``wait`` only where that costs no waiting, which is
+    on the CPU.
+    """
+    if not _may_look(x, wait):
+        return x
+    token = (x >= 0) & (x < vocab_size)
+    if mask_id is not None:
+        token |= x == mask_id
+    if not bool(token.all()):
+        mask = "" if mask_id is None else f" or the mask {mask_id}"
+        raise ValueError(
+            f"{name} must hold tokens between 0 and {vocab_size - 1}{mask}, got values "
+            f"from {int(x.min())} to {int(x.max())}"
         )
     return x
 
