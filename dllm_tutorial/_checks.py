@@ -87,6 +87,31 @@ def function(value: Any, name: str) -> Any:
     return value
 
 
+def denoiser(value: Any, name: str, *reads: str) -> Any:
+    """A :class:`~dllm_tutorial.denoiser.Denoiser`: called with tokens, has a mask id.
+
+    Where it says what it reads, that must be one of ``reads``, if any are given.
+    """
+    mask_id = getattr(value, "mask_id", None)
+    whole = isinstance(mask_id, Integral) and not isinstance(mask_id, bool)
+    if not callable(value) or isinstance(value, type) or not whole:
+        raise TypeError(
+            f"{name} must be a denoiser, which is called with tokens and has an integer"
+            f" mask_id (FunctionDenoiser makes one of a function), got {_named(value)}"
+        )
+    integer(mask_id, f"{name}.mask_id", 0)
+    told = getattr(value, "reads", None)
+    if reads and told is not None and told not in reads:
+        wanted = " or ".join(map(repr, reads))
+        raise ValueError(f"{name} must read {wanted}, got {_named(value)}: {told!r}")
+    return value
+
+
+def _named(value: Any) -> str:
+    """The type of a value, or the name of a class or function."""
+    return getattr(value, "__qualname__", None) or f"a {type(value).__name__}"
+
+
 def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Tensor:
     """Token ids in ``ndim`` dimensions, the last of size ``length``, as int64."""
     if not isinstance(x, Tensor):
