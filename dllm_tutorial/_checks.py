@@ -127,17 +127,29 @@ def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Te
     return x.long()
 
 
-def token_range(x: Tensor, name: str, vocab_size: int, *, wait: bool = True) -> Tensor:
-    """Token ids in 0 ... vocab_size - 1. Looks at the contents.
+def token_range(
+    x: Tensor,
+    name: str,
+    vocab_size: int,
+    mask_id: int | None = None,
+    *,
+    wait: bool = True,
+) -> Tensor:
+    """Token ids in 0 ... vocab_size - 1, or the mask if one is given.
 
-    Without ``wait`` it looks only where that costs no waiting: on the CPU.
+    Looks at the contents; without ``wait`` only where that costs no waiting, which is
+    on the CPU.
     """
-    if not wait and x.device.type != "cpu":
+    if not wait and (x.device.type != "cpu" or torch.compiler.is_compiling()):
         return x
-    if x.numel() and not bool(((x >= 0) & (x < vocab_size)).all()):
+    token = (x >= 0) & (x < vocab_size)
+    if mask_id is not None:
+        token |= x == mask_id
+    if not bool(token.all()):
+        mask = "" if mask_id is None else f" or the mask {mask_id}"
         raise ValueError(
-            f"{name} must hold tokens between 0 and {vocab_size - 1}, got values from "
-            f"{int(x.min())} to {int(x.max())}"
+            f"{name} must hold tokens between 0 and {vocab_size - 1}{mask}, got values "
+            f"from {int(x.min())} to {int(x.max())}"
         )
     return x
 

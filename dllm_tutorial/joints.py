@@ -11,12 +11,12 @@ Three conventions hold for every joint.
 * A revealed position answers with the point mass on its own token.
 * Evidence of probability zero, which a parallel step can produce, is answered by the
   uniform distribution over the vocabulary at every position, and ``log_prob`` is
-  -inf. A token outside the vocabulary is such evidence when a joint is called as a
-  denoiser (finding it there would make the host wait for the device at every step);
-  everywhere else it raises ``ValueError``.
+  -inf. A token outside the vocabulary raises ``ValueError``; off the CPU, where a
+  look would make the host wait at every step, a call takes it for such evidence.
 
 The answer for a row never depends on the other rows of the batch, to the last bit:
-greedy decoding decides its ties by those bits.
+greedy decoding decides its ties by those bits. Nor does it lose precision where the
+evidence is rare: a conditional is right to rounding whatever its tokens weigh.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import copy as _copy
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from scipy.sparse import csgraph
@@ -68,6 +68,8 @@ class Joint(ABC):
         Where samples are put; the type of the log-probabilities. Arithmetic is done in
         float64 whatever ``dtype`` is.
     """
+
+    reads = "set"  # see dllm_tutorial.denoiser
 
     def __init__(
         self, length: int, vocab_size: int, words: Sequence[str] | None = None
@@ -125,10 +127,15 @@ class Joint(ABC):
     def __call__(self, x: Tensor) -> Tensor:
         """Exact log-conditionals ``Float[B, L, V]`` of ``x: Long[B, L]``."""
         x = _checks.tokens(x, "x", length=self.length)
+        _checks.token_range(x, "x", self.vocab_size, self.mask_id, wait=False)
+        return self._log_conditionals(x).to(self.dtype)
+
+    def _log_conditionals(self, x: Tensor) -> Tensor:
+        """Float64[B, L, V], uniform where the evidence has probability zero."""
         mass, total = self._conditionals(x)
         total = total[:, None, None]
         uniform = torch.full_like(mass, 1 / self.vocab_size)
-        return torch.where(total > 0, mass / total, uniform).log().to(self.dtype)
+        return torch.where(total > 0, mass / total, uniform).log()
 
     def entropy(self, positions: Positions = None, given: Positions = None) -> float:
         """Conditional entropy H(positions | given), in nats.
@@ -165,7 +172,7 @@ class Joint(ABC):
         Any other id that is not a token raises ``ValueError``.
         """
         x = _checks.tokens(x, "x", ndim=1)
-        _checks.token_range(x, "x", self.vocab_size + 1)
+        _checks.token_range(x, "x", self.vocab_size, self.mask_id)
         names = (*self.words, "_")
         return " ".join(names[token] for token in x.tolist())
 
@@ -249,9 +256,9 @@ class TableJoint(Joint):
     A conditional is a ratio of two sums over the support. The sums are matrix products,
     whose order of addition depends on the size of the batch. So that the answer does
     not, the weights are whole numbers: ones for a uniform table, otherwise fixed-point
-    numbers of three digits, each digit small enough for any sum over the support to
-    stay below 2^53, where float64 adds exactly. Where a probability is so small that
-    three digits would round it to zero there are as many as it needs.
+    numbers, each digit small enough for any sum over the support to stay below 2^53,
+    where float64 adds exactly. There are as many digits as the smallest probability
+    needs, two or three as a rule, so that the sums of the rarest events are exact, too.
     """
 
     def __init__(
@@ -292,7 +299,7 @@ class TableJoint(Joint):
 
     def _conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
         masses, totals = [], []
-        for rows in x.split(max(1, _MATCH_CELLS // len(self.support))):
+        for rows in x.split(max(1, _MATCH_CELLS // self._weights.numel())):
             # one product for each digit of the weights: [D, B, M] @ [M, L * V]
             weights = self._matches(rows) * self._weights[:, None]
             masses.append(self._combine(weights @ self._indicator))
@@ -329,7 +336,7 @@ class TableJoint(Joint):
         Raises ``ValueError`` if they have probability zero.
         """
         x = _checks.tokens(x, "x", ndim=1, length=self.length)
-        _checks.token_range(x, "x", self.vocab_size + 1)
+        _checks.token_range(x, "x", self.vocab_size, self.mask_id)
         kept = self._matches(x[None])[0] * self.probs > 0
         if not bool(kept.any()):
             raise ValueError(f"x must have positive probability, got {x.tolist()}")
@@ -350,16 +357,13 @@ class TableJoint(Joint):
 def _fixed_point(p: Tensor) -> tuple[Tensor, float]:
     """Write ``p: Float64[M]`` as digits [D, M], whole numbers, and the first's unit.
 
-    A digit has 52 - ceil(log2 M) bits, so that a sum over the support stays exact. For
-    a million sequences the resolution of three digits is 2^-96. They are enough unless
-    a positive p lies below it: then all 53 bits of the smallest are written.
+    A digit has 52 - ceil(log2 M) bits, so that a sum over the support stays exact, and
+    there are enough of them for all 53 bits of the smallest positive p.
     """
     bits = 52 - math.ceil(math.log2(len(p)))
-    depth, size = -math.log2(float(p[p > 0].min())), 3
-    if depth > 3 * bits:
-        size = math.ceil((depth + 53) / bits)
+    _, exponent = math.frexp(p[p > 0].min().item())
     digits, rest = [], p
-    for _ in range(size):
+    for _ in range(math.ceil((53 - exponent) / bits)):
         rest = rest * 2.0**bits  # exact: only the exponent changes
         digits.append(rest.floor())
         rest = rest - digits[-1]
@@ -543,6 +547,24 @@ def shuffle(n: int) -> Shuffle:
 _MAX_BELIEFS = 1 << 16  # histories that an entropy may have to keep apart
 _MAX_STATES = 1 << 12  # states of a chain whose stationary law is solved for
 _MAX_TABLE = 1 << 16  # sequences of a chain written out as a table
+_SMALLEST = torch.finfo(torch.float64).tiny  # below it float64 loses bits
+
+
+class _Arithmetic(NamedTuple):
+    """Products and sums of probabilities, or of their logarithms."""
+
+    of: Callable[[Tensor], Tensor]  # from probabilities
+    times: Callable[[Tensor, Tensor], Tensor]
+    over: Callable[[Tensor, Tensor], Tensor]
+    total: Callable[..., Tensor]  # over one or several dimensions
+    zero: float
+    one: float
+
+
+_PLAIN = _Arithmetic(lambda p: p, torch.mul, torch.div, torch.sum, 0.0, 1.0)
+_LOGS = _Arithmetic(
+    torch.log, torch.add, torch.sub, torch.logsumexp, zero=-math.inf, one=0.0
+)
 
 
 class MarkovChain(Joint):
@@ -562,9 +584,10 @@ class MarkovChain(Joint):
     -----
     The state is the window of the latest m tokens. Conditionals come from the
     forward-backward recursion over windows (Rabiner 1989, section III A), in float64
-    and rescaled at every position; a zero probability stays an exact zero. The
-    recursion runs along the sequence, so calling the chain loops over positions (never
-    over rows); time grows as L V^(m+1) a row.
+    and rescaled at every position, or on logarithms where a product of probabilities
+    could underflow; a zero probability stays an exact zero. The recursion runs along
+    the sequence, so calling the chain loops over positions (never over rows); time
+    grows as L V^(m+1) a row.
     """
 
     def __init__(
@@ -596,46 +619,68 @@ class MarkovChain(Joint):
                 )
             p = _checks.probabilities(initial.flatten(), "initial")
             self.initial = p.to(self.device)
+        # a bound on every factor of the recursion; rescaling only makes them larger
+        steps = length - self.order
+        least = _log_least(self.initial) + steps * _log_least(self.transition)
+        self._on_logs = least < math.log(_SMALLEST)
 
     def _conditionals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        p, possible = self._recursion(x, _PLAIN)
+        return p / p.sum(-1, keepdim=True), possible.double()
+
+    def _log_conditionals(self, x: Tensor) -> Tensor:
+        if not self._on_logs:
+            return super()._log_conditionals(x)
+        log_p, possible = self._recursion(x, _LOGS)
+        uniform = torch.full_like(log_p, -math.log(self.vocab_size))
+        log_p = log_p - log_p.logsumexp(-1, keepdim=True)
+        return torch.where(possible[:, None, None], log_p, uniform)
+
+    def _recursion(self, x: Tensor, by: _Arithmetic) -> tuple[Tensor, Tensor]:
+        """P(x_i = v, evidence), Float64[B, L, V], up to a factor for each position.
+
+        ``by`` does the arithmetic, on probabilities or on their logarithms. Also
+        Bool[B]: whether the evidence is possible.
+        """
         size, vocab = len(x), self.vocab_size
         shown = x[..., None] == torch.arange(vocab, device=x.device)
-        evidence = (shown | (x == self.mask_id)[..., None]).double()  # [B, L, V]
+        evidence = by.of((shown | (x == self.mask_id)[..., None]).double())  # [B, L, V]
 
         # Windows start at 0 ... L - m. forward: P(window, evidence up to its end),
         # backward: P(evidence after it | window), both up to a factor for each row.
-        message = self.initial.expand(size, -1)
+        message = by.of(self.initial).expand(size, -1)
         for j in range(self.order):
             message = message.flatten(1).unflatten(1, (vocab**j, vocab, -1))
-            message = message * evidence[:, j, None, :, None]
-        forward = [_rescale(message.flatten(1))]
+            message = by.times(message, evidence[:, j, None, :, None])
+        forward = [_rescale(message.flatten(1), by)]
         for i in range(self.order, self.length):
-            message = self._push(forward[-1]).unflatten(1, (-1, vocab))
-            forward.append(_rescale((message * evidence[:, i, None]).flatten(1)))
+            message = self._push(forward[-1], by).unflatten(1, (-1, vocab))
+            message = by.times(message, evidence[:, i, None])
+            forward.append(_rescale(message.flatten(1), by))
 
-        step = self.transition.view(vocab, -1, vocab)  # [V, V^(m-1), V]
-        backward = [torch.ones_like(forward[-1])]
+        step = by.of(self.transition).view(vocab, -1, vocab)  # [V, V^(m-1), V]
+        backward = [by.of(torch.ones_like(forward[-1]))]
         for i in range(self.length - 1, self.order - 1, -1):
-            after = backward[-1].unflatten(1, (-1, vocab)) * evidence[:, i, None]
-            backward.append(_rescale((step * after[:, None]).sum(-1).flatten(1)))
-        windows = torch.stack(forward, 1) * torch.stack(backward[::-1], 1)
+            after = backward[-1].unflatten(1, (-1, vocab))
+            after = by.times(after, evidence[:, i, None])
+            message = by.total(by.times(step, after[:, None]), -1)
+            backward.append(_rescale(message.flatten(1), by))
+        windows = by.times(torch.stack(forward, 1), torch.stack(backward[::-1], 1))
 
         # The first window tells its first m - 1 tokens, each window its last one.
         start = windows[:, 0]
         mass = [
-            start.unflatten(1, (vocab**j, vocab, -1)).sum((1, 3))[:, None]
+            by.total(start.unflatten(1, (vocab**j, vocab, -1)), (1, 3))[:, None]
             for j in range(self.order - 1)
         ]
-        mass.append(windows.unflatten(2, (-1, vocab)).sum(2))
-        p = torch.cat(mass, 1)
-        possible = (forward[-1] > 0).any(1).double()
-        return p / p.sum(-1, keepdim=True), possible
+        mass.append(by.total(windows.unflatten(2, (-1, vocab)), 2))
+        return torch.cat(mass, 1), (forward[-1] > by.zero).any(1)
 
-    def _push(self, window: Tensor) -> Tensor:
+    def _push(self, window: Tensor, by: _Arithmetic = _PLAIN) -> Tensor:
         """Move laws of a window, Float64[K, V^m], one position on."""
-        step = self.transition.view(self.vocab_size, -1, self.vocab_size)
+        step = by.of(self.transition).view(self.vocab_size, -1, self.vocab_size)
         window = window.unflatten(1, (self.vocab_size, -1))[..., None]
-        return (window * step).sum(1).flatten(1)
+        return by.total(by.times(window, step), 1).flatten(1)
 
     def _codes(self, x: Tensor) -> Tensor:
         """Index of the state of every window of ``x: Long[B, L]``."""
@@ -670,8 +715,15 @@ class MarkovChain(Joint):
             raise ValueError(f"a table of {size} sequences is too large")
         grid = torch.arange(self.vocab_size, device=self.device)
         support = torch.cartesian_prod(*[grid] * self.length).view(size, self.length)
-        p = self._log_prob(support).exp()
-        joint = TableJoint(support[p > 0], p[p > 0], self.vocab_size, self.words)
+        log_p = self._log_prob(support)
+        possible = log_p > -math.inf
+        support, p = support[possible], log_p[possible].exp()
+        if bool((p < _SMALLEST).any()):
+            raise ValueError(
+                "a table needs every possible sequence of the chain to have at least "
+                f"probability {_SMALLEST:.3g}, got one of e^{log_p[possible].min():.6g}"
+            )
+        joint = TableJoint(support, p, self.vocab_size, self.words)
         return joint.to(dtype=self.dtype)
 
     def entropy_rate(self) -> float:
@@ -718,10 +770,15 @@ class MarkovChain(Joint):
         return entropy
 
 
-def _rescale(message: Tensor) -> Tensor:
+def _rescale(message: Tensor, by: _Arithmetic) -> Tensor:
     """Divide each row by its largest entry; a row of zeros stays."""
     largest = message.amax(1, keepdim=True)
-    return message / torch.where(largest > 0, largest, 1.0)
+    return by.over(message, torch.where(largest > by.zero, largest, by.one))
+
+
+def _log_least(p: Tensor) -> float:
+    """Logarithm of the smallest positive entry."""
+    return math.log(p[p > 0].min().item())
 
 
 def _merge(belief: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -738,8 +795,7 @@ def _merge(belief: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def _stationary(transition: Tensor) -> Tensor:
     """Stationary law Float64[V^m] of the windows of a chain [V^m, V].
 
-    States outside the one closed class have probability exactly zero; inside, the law
-    solves pi (I - P + 1 1^T) = 1^T, which is regular for a closed class.
+    States outside the one closed class have probability exactly zero.
     """
     states, vocab = transition.shape
     if states > _MAX_STATES:
@@ -762,10 +818,35 @@ def _stationary(transition: Tensor) -> Tensor:
             "law is not unique: give initial"
         )
     inside = torch.from_numpy(label == closed[0]).to(transition.device)
-    matrix = matrix[inside][:, inside]
-    identity = torch.eye(len(matrix), dtype=torch.float64, device=transition.device)
-    ones = torch.ones_like(matrix[:, :1])
-    solved = torch.linalg.solve((identity - matrix + 1).T, ones)[:, 0].clamp(min=0)
+    found = _irreducible(matrix[inside][:, inside])
+    if not bool((found >= _SMALLEST).all()):
+        raise ValueError(
+            "initial must be given: transition has a stationary law with "
+            f"probabilities below {_SMALLEST:.3g}"
+        )
     law = transition.new_zeros(states)
-    law[inside] = solved / solved.sum()
+    law[inside] = found
     return law
+
+
+def _irreducible(p: Tensor, block: int = 32) -> Tensor:
+    """Stationary law Float64[n] of an irreducible chain ``p: Float64[n, n]``.
+
+    States are cut out one after another, the last first: what passed through k goes
+    on to the others directly. Nothing is subtracted, so that the rarest state is as
+    precise as the others (Grassmann, Taksar and Heyman 1985). The states of a block
+    reach those before it in one product of matrices.
+    """
+    p = p.clone()
+    for stop in range(len(p), 1, -block):
+        start = max(1, stop - block)
+        for k in reversed(range(start, stop)):
+            later = slice(k + 1, stop)  # cut out, but not yet passed on
+            p[k, :k] += p[k, later] @ p[later, :k]
+            p[:k, k] += p[:k, later] @ p[later, k]
+            p[:k, k] /= p[k, :k].sum()
+        p[:start, :start] += p[:start, start:stop] @ p[start:stop, :start]
+    law = torch.ones_like(p[0])
+    for k in range(1, len(p)):
+        law[k] = law[:k] @ p[:k, k]
+    return law / law.sum()

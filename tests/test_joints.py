@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -139,27 +140,160 @@ def test_uneven_weights_do_not_depend_on_the_order_of_the_support():
         assert torch.equal(joint(x), other(x))
 
 
-def test_fixed_point_weights_keep_small_probabilities():
-    """Evidence of probability 1e-15 still has conditionals right to 1e-10."""
-    support = torch.tensor([[0, 0], [1, 0], [1, 1]])
-    tiny = 1e-15
-    probs = torch.tensor([1 - 4 * tiny, 3 * tiny, tiny], dtype=torch.float64)
-    p = joints.TableJoint(support, probs, 2)(torch.tensor([[1, 2]])).exp()
-    torch.testing.assert_close(p[0, 1], torch.tensor([0.75, 0.25]).double(), **EXACT)
+# ------------------------------------------------------------------- rare events
 
 
-@pytest.mark.parametrize("tiny", [1e-60, 1e-200, 5e-324])
-def test_a_probability_of_any_size_is_possible_evidence(tiny):
-    """What ``log_prob`` calls possible the denoiser does too, and conditions on it."""
+def log_ratio(part: Fraction, whole: Fraction) -> float:
+    """log(part / whole), right whatever their size; nothing of nothing is -inf."""
+    ratio = part / whole if whole else Fraction(0)
+    if not ratio:
+        return -math.inf
+    return math.log(ratio.numerator) - math.log(ratio.denominator)
+
+
+def agrees(row, x, mask: int) -> bool:
+    return all(r in (v, mask) for r, v in zip(row, x, strict=True))
+
+
+def exact_logits(law: dict[tuple[int, ...], Fraction], row, vocab: int) -> Tensor:
+    """log P(x_i = v | row), from exact probabilities of whole sequences."""
+    agreeing = {x: p for x, p in law.items() if agrees(row, x, vocab)}
+    total = sum(agreeing.values())
+    return torch.tensor(
+        [
+            [
+                log_ratio(sum(p for x, p in agreeing.items() if x[i] == v), total)
+                for v in range(vocab)
+            ]
+            for i in range(len(row))
+        ],
+        dtype=torch.float64,
+    )
+
+
+def exact_chain(transition: Tensor, length: int, initial: Tensor):
+    """Every sequence of a chain of order one with its exact probability."""
+    step = [[Fraction(p) for p in row] for row in transition.tolist()]
+    start = [Fraction(p) for p in initial.tolist()]
+    law = {}
+    for x in itertools.product(range(len(step)), repeat=length):
+        p = start[x[0]] / sum(start)
+        for u, v in itertools.pairwise(x):
+            p *= step[u][v] / sum(step[u])
+        law[x] = p
+    return law
+
+
+def possible_states(law, vocab: int, length: int) -> list[tuple[int, ...]]:
+    seen = [x for x, p in law.items() if p]
+    states = itertools.product(range(vocab + 1), repeat=length)
+    return [s for s in states if any(agrees(s, x, vocab) for x in seen)]
+
+
+NINE = {"atol": 1e-9, "rtol": 0}  # of logarithms: probabilities right to 1e-9
+
+
+@given(st.integers(0, 10**6), st.integers(2, 9), st.sampled_from([30, 150, 400, 1070]))
+def test_conditionals_of_a_table_are_right_whatever_the_range(seed, size, depth):
+    """Probabilities from 1 down to 2^-depth, against fractions, for every evidence."""
+    generator = torch.Generator().manual_seed(seed)
+    probs = torch.rand(size, generator=generator, dtype=torch.float64) + 0.1
+    probs *= 2.0 ** -torch.randint(1, depth, (size,), generator=generator)
+    probs[0] = 1 - probs[1:].sum()
+    support = all_sequences(2, 4)[torch.randperm(16, generator=generator)[:size]]
+    joint = joints.TableJoint(support, probs, 2)
+    law = {
+        tuple(x): Fraction(p)
+        for x, p in zip(support.tolist(), probs.tolist(), strict=True)
+    }
+    states = possible_states(law, 2, 4)
+    expected = torch.stack([exact_logits(law, row, 2) for row in states])
+    torch.testing.assert_close(joint(torch.tensor(states)), expected, **NINE)
+
+
+@pytest.mark.parametrize("a", [2.0**-140, 1e-15, 1e-60, 1e-200, 5e-324])
+def test_the_ratio_of_two_rare_rows_is_kept(a):
     support = torch.tensor([[0, 0], [1, 0], [1, 1]])
-    probs = torch.tensor([1.0, 3 * tiny, tiny], dtype=torch.float64)
+    probs = torch.tensor([1 - 4 * a, a, 3 * a], dtype=torch.float64)
     joint = joints.TableJoint(support, probs, 2)
     assert torch.isfinite(joint.log_prob(support)).all()
     p = joint(torch.tensor([[1, 2]])).exp()[0]
-    expected = torch.tensor([[0.0, 1.0], [0.75, 0.25]]).double()
+    expected = torch.tensor([[0.0, 1.0], [0.25, 0.75]]).double()
     torch.testing.assert_close(p, expected, **EXACT)
     x = masked_states(joint, 50)
     assert torch.equal(joint(x), torch.cat([joint(row[None]) for row in x]))
+
+
+def test_the_table_of_a_chain_knows_what_the_chain_knows():
+    """A token of 2 % over 14 positions: 2^-79 against 1."""
+    p = torch.tensor([[0.98, 0.02], [0.97, 0.03]], dtype=torch.float64)
+    chain = joints.MarkovChain(p, 14)
+    x = masked_states(chain, 30)
+    x[:10] = torch.where(torch.rand(10, 14) < 0.5, 1, 2)
+    torch.testing.assert_close(chain.table()(x), chain(x), **NINE)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([40, 160, 500, 1000]))
+def test_conditionals_of_a_chain_are_right_whatever_the_range(seed, depth):
+    """What comes before speaks against what comes after: products of 2^-4000."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, 3)
+    p = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
+    p *= 2.0 ** -torch.randint(0, depth, shape, generator=generator)
+    p[torch.rand(shape, generator=generator) < 0.2] = 0
+    p += (p.sum(-1, keepdim=True) == 0) * torch.eye(3)
+    p /= p.sum(-1, keepdim=True)
+    chain = joints.MarkovChain(p, 5, p[0])
+    law = exact_chain(p, 5, p[0])
+    states = possible_states(law, 3, 5)[:: 1 + seed % 7]
+    expected = torch.stack([exact_logits(law, row, 3) for row in states])
+    x = torch.tensor(states)
+    torch.testing.assert_close(chain(x), expected, **NINE)
+    assert torch.equal(chain(x), torch.cat([chain(row[None]) for row in x]))
+
+
+def test_forward_and_backward_may_be_rare_together():
+    """Of three states, one fits the beginning, one the end, and one both, hardly."""
+    a = 1e-200
+    p = torch.tensor(
+        [[1.0, a, 0.0], [0.0, 1.0, a], [0.0, 0.0, 1.0]], dtype=torch.float64
+    )
+    chain = joints.MarkovChain(p, 5, torch.tensor([1.0, 0, 0], dtype=torch.float64))
+    found = chain(torch.tensor([[0, 3, 3, 3, 2]]))[0].exp()
+    # 1 is entered and left at any two of four steps: six ways of probability a^2
+    ways = torch.tensor([[6, 0, 0], [3, 3, 0], [1, 4, 1], [0, 3, 3], [0, 0, 6]])
+    torch.testing.assert_close(found, ways.double() / 6, **EXACT)
+
+
+@pytest.mark.parametrize("a", [0.3, 1e-9, 1e-20, 1e-140])
+def test_a_stationary_law_is_right_where_it_is_rare(a):
+    """Birth and death: pi_(i+1) / pi_i = up / down, in closed form, at 70 states."""
+    up = torch.full((69,), 0.2, dtype=torch.float64)
+    up[:2] = a
+    down = torch.full((69,), 0.3, dtype=torch.float64)
+    p = up.diag(1) + down.diag(-1)
+    p += (1 - p.sum(1)).diag()
+    chain = joints.MarkovChain(p, 1)
+    law = [Fraction(1)]
+    for i in range(69):
+        rise, fall = chain.transition[i, i + 1], chain.transition[i + 1, i]
+        law.append(law[-1] * Fraction(rise.item()) / Fraction(fall.item()))
+    expected = torch.tensor([log_ratio(q, sum(law)) for q in law], dtype=torch.float64)
+    torch.testing.assert_close(chain.initial.log(), expected, **NINE)
+
+
+def test_a_stationary_law_that_underflows_is_refused():
+    a = 1e-200  # the last state has probability a^2
+    p = torch.tensor([[1, a, 0], [1, 0, a], [1, 0, 0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="initial must be given"):
+        joints.MarkovChain(p, 4)
+
+
+def test_a_table_that_would_lose_sequences_is_refused():
+    p = torch.tensor([[1.0, 1e-100], [1.0, 1e-100]], dtype=torch.float64)
+    assert joints.MarkovChain(p, 3).table().log_prob(torch.ones(1, 3).long()) < -690
+    with pytest.raises(ValueError, match="every possible sequence"):
+        joints.MarkovChain(p, 4).table()
 
 
 @small
@@ -192,10 +326,22 @@ def test_a_batch_may_be_empty(make):
 @small
 def test_impossible_evidence_is_answered_uniformly(make):
     joint = make()
-    x = torch.full((1, joint.length), joint.mask_id)
-    x[0, 0] = joint.vocab_size + 5  # a token that does not exist
+    x = all_sequences(joint.vocab_size, joint.length)
+    x = x[joint.log_prob(x) == -math.inf]
     uniform = torch.full_like(joint(x), 1 / joint.vocab_size)
     torch.testing.assert_close(joint(x).exp(), uniform, **EXACT)
+
+
+@small
+@pytest.mark.parametrize("beyond", [-1, 1, 5])
+def test_a_token_outside_the_vocabulary_is_refused(make, beyond):
+    joint = make()
+    token = beyond if beyond < 0 else joint.vocab_size + beyond
+    x = joint.sample(2, torch.Generator().manual_seed(0))
+    x[1, -1] = token
+    for call in (joint, joint.log_prob, lambda x: joint.table().condition(x[1])):
+        with pytest.raises(ValueError, match=f"x must hold tokens .* {token}"):
+            call(x)
 
 
 def test_shuffle_with_a_repeated_item_is_impossible_evidence():
