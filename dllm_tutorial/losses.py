@@ -371,8 +371,7 @@ def _orders_and_prior(log_p: Tensor, log_prior: Tensor | None) -> tuple[Tensor, 
             raise TypeError(f"{name} must hold floats, got {value.dtype}")
     if log_p.ndim != 2 or not len(log_p):
         raise ValueError(f"log_p must be [K, B], K >= 1, got {tuple(log_p.shape)}")
-    if log_p.dtype in (torch.float16, torch.bfloat16):
-        log_p = log_p.float()
+    log_p = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
     if log_prior is None:
         log_prior = log_p.new_full((len(log_p),), -math.log(len(log_p)))
     if log_prior.shape != log_p.shape[:1]:

@@ -37,9 +37,9 @@ class Muon(torch.optim.Optimizer):
 
     The update of an m x n matrix is scaled by :math:`0.2 \sqrt{\max(m, n)}`, which
     gives it the size of AdamW's, so that both share a learning rate (Liu et al. 2025,
-    eq. 4). The rule of ``torch.optim.Muon``, but in the precision of the weights, or of
-    autocast where that is on: that one always works in bfloat16, which takes a CPU
-    without units for it several times as long.
+    eq. 4). The rule of ``torch.optim.Muon``, but in the precision of the weights
+    (float32 at least), or of autocast where that is on: that one always works in
+    bfloat16, which takes a CPU without units for it several times as long.
 
     Parameters
     ----------
@@ -75,11 +75,13 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             lr, beta = group["lr"], group["momentum"]
             for p in (p for p in group["params"] if p.grad is not None):
+                # half precision would round away what a mean takes in
+                grad = p.grad.to(torch.promote_types(p.dtype, torch.float32))
                 state = self.state[p]
                 if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                momentum = state["momentum"].lerp_(p.grad, 1 - beta)
-                update = orthogonalized(p.grad.lerp(momentum, beta))
+                    state["momentum"] = torch.zeros_like(grad)
+                momentum = state["momentum"].lerp_(grad, 1 - beta)
+                update = orthogonalized(grad.lerp(momentum, beta))
                 p.mul_(1 - lr * group["weight_decay"])
                 p.add_(update, alpha=-lr * 0.2 * max(p.shape) ** 0.5)
         return loss

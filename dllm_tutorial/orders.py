@@ -293,8 +293,7 @@ def without_mask(denoiser: Denoiser, logits: Tensor) -> Tensor:
     Whoever reads the logits of a denoiser outside the decoding loop does it through
     this function: a denoiser may have a column for the mask.
     """
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if denoiser.mask_id < logits.shape[-1]:
         column = torch.arange(logits.shape[-1], device=logits.device)
         logits = logits.masked_fill(column == denoiser.mask_id, -torch.inf)

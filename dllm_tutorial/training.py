@@ -183,18 +183,38 @@ class Ema:
     """Moving average of a model's weights, with a short memory at the start.
 
     After update n (1-based) the decay is min(``decay``, (1 + n) / (10 + n)).
+
+    Attributes
+    ----------
+    weights : dict of str to Tensor
+        Named as in the model's ``state_dict``, in float32 at least: in half precision
+        an update of less than 1 / 256 of a weight is rounded away. What is no float is
+        the model's own.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.decay = _checks.number(decay, "decay", 0, 1)
+        self.weights = {
+            k: _wide(v.detach().clone()) for k, v in model.state_dict().items()
+        }
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after update ``step`` (1-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
-            self.weights[name].lerp_(value, 1 - decay)
+            mean = self.weights[name]
+            if mean.is_floating_point():
+                mean.lerp_(_wide(value), 1 - decay)
+            else:
+                mean.copy_(value)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """Floats in float32 at least, anything else as it is."""
+    if not value.is_floating_point():
+        return value
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def train(
@@ -215,7 +235,9 @@ def train(
     Parameters
     ----------
     model
-        A network on the device it shall be trained on.
+        A network on the device it shall be trained on, in float32 or float64: its
+        weights add up the updates, most of which half precision would round away.
+        ``config.bf16`` multiplies in half precision.
     draw
         ``draw(batch_size, generator) -> Long[B, L]``, e.g. :func:`random_crops`.
     config
@@ -234,12 +256,16 @@ def train(
     Raises
     ------
     ValueError
-        If the checkpoint is damaged or of another configuration.
+        If the checkpoint is damaged or of another configuration, or if the network is
+        in half precision.
     RuntimeError
         If another process is filling the folder.
     """
     _checks.integer(checkpoint_every, "checkpoint_every", 1)
     device = next(model.parameters()).device
+    narrow = {p.dtype for p in model.parameters() if _wide(p).dtype != p.dtype}
+    if narrow:
+        raise ValueError(f"model must be in float32 or float64, got {narrow}")
     optimizers = _optimizers(model, config)
     ema = Ema(model, config.ema)
     folder = None if checkpoint is None else Path(checkpoint)

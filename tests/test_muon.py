@@ -41,6 +41,20 @@ def test_updates_agree_with_torchs_own():
     assert (ours - theirs).norm() < 0.03 * moved  # theirs rounds to bfloat16
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_momentum_is_a_mean_whatever_the_weights_are(dtype):
+    """2 ^ -9 of the gradient at each step, in closed form."""
+    p = torch.zeros(3, 4, dtype=dtype, requires_grad=True)
+    optimizer = Muon([p], 0.01, momentum=1 - 2**-9)
+    p.grad = torch.arange(12).view(3, 4).to(dtype)
+    for _ in range(1000):
+        optimizer.step()
+    momentum = optimizer.state[p]["momentum"]
+    expected = (1 - (1 - 2**-9) ** 1000) * p.grad.double()
+    torch.testing.assert_close(momentum.double(), expected, rtol=1e-4, atol=0)
+    assert p.dtype == dtype and bool(p.isfinite().all())
+
+
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match=r"params must be matrices, got .*\(3,\)"):
         Muon([torch.zeros(3)], 0.1)

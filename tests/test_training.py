@@ -193,6 +193,33 @@ def test_ema_is_the_closed_form():
     assert ema.weights["weight"].item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_an_average_moves_whatever_the_weights_are(dtype):
+    """By 0.5 % of the way at each update: half precision has no such numbers."""
+    model = torch.nn.BatchNorm1d(3).to(dtype)  # its state holds a count, too
+    ema = training.Ema(model, 0.995)
+    mean = model.weight.detach().double()
+    for step in range(1, 2500):
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([2.0, -3.0, step % 7]))
+            model.num_batches_tracked.fill_(step)
+        ema.update(model, step)
+        decay = min(0.995, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * model.weight.detach().double()
+    assert ema.weights["weight"].dtype == torch.float32
+    torch.testing.assert_close(ema.weights["weight"].double(), mean, rtol=2e-5, atol=0)
+    assert ema.weights["num_batches_tracked"] == 2499
+    model.load_state_dict(ema.weights)
+    assert torch.equal(model.weight, ema.weights["weight"].to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_is_not_trained(dtype):
+    run = training.train(tiny().to(dtype), None, TrainingConfig(2, 2))
+    with pytest.raises(ValueError, match=f"model must be in float32 .*{dtype}"):
+        next(run)
+
+
 def test_crops_are_uniform_and_in_order():
     draw = training.random_crops(torch.arange(12), 5)
     x = draw(8000, torch.Generator().manual_seed(0))
