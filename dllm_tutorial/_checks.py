@@ -127,6 +127,25 @@ def tokens(x: Any, name: str, *, ndim: int = 2, length: int | None = None) -> Te
     return x.long()
 
 
+def clean(
+    x: Any, name: str, mask_id: int, vocab_size: int | None = None, *, wait: bool = True
+) -> Tensor:
+    """Long[B, L] without a mask, below ``vocab_size`` if it is known.
+
+    Looks at the contents, without ``wait`` as :func:`token_range` does.
+    """
+    x = tokens(x, name)
+    if _may_look(x, wait) and bool((x == mask_id).any()):
+        raise ValueError(
+            f"{name} must be fully revealed, got sequences that hold the mask {mask_id}"
+        )
+    return x if vocab_size is None else token_range(x, name, vocab_size, wait=wait)
+
+
+def _may_look(x: Tensor, wait: bool) -> bool:
+    return wait or (x.device.type == "cpu" and not torch.compiler.is_compiling())
+
+
 def token_range(
     x: Tensor,
     name: str,
@@ -140,7 +159,7 @@ def token_range(
     Looks at the contents; without ``wait`` only where that costs no waiting, which is
     on the CPU.
     """
-    if not wait and (x.device.type != "cpu" or torch.compiler.is_compiling()):
+    if not _may_look(x, wait):
         return x
     token = (x >= 0) & (x < vocab_size)
     if mask_id is not None:

@@ -16,7 +16,12 @@ from torch import Tensor
 
 from dllm_tutorial import _checks
 
-__all__ = ["Denoiser", "FunctionDenoiser", "NoisyDenoiser"]
+__all__ = ["FROM_THE_LEFT", "MASKED", "Denoiser", "FunctionDenoiser", "NoisyDenoiser"]
+
+# What a denoiser has to read for masks that may stand anywhere, and for predictions at
+# all positions of a clean sequence, each from the tokens before it.
+MASKED = ("set", "order")
+FROM_THE_LEFT = ("prefix", "order")
 
 
 @runtime_checkable
@@ -28,6 +33,14 @@ class Denoiser(Protocol):
     ``i`` predicts token ``i`` of sequence ``b`` from the tokens that ``x[b]`` reveals.
     The mask itself is never predicted: either ``mask_id == V`` (it has no column) or
     its column is ignored by whoever reads the logits.
+
+    A denoiser may say what a prediction depends on, in an attribute ``reads``:
+    ``"set"``, the revealed tokens wherever they stand; ``"prefix"``, the tokens before
+    the predicted one and no others; ``"order"``, also the order in which they were
+    revealed, for which it has ``in_order(x, order)``, as an any-order
+    :class:`~dllm_tutorial.networks.Transformer` does. What a function cannot use it
+    refuses. A denoiser that says nothing is trusted. It may also say its
+    ``vocab_size``, V, so that other tokens are found before it is asked about them.
     """
 
     @property
@@ -50,10 +63,18 @@ class FunctionDenoiser:
         Maps ``Long[B, L]`` to logits ``Float[B, L, V]``.
     mask_id : int
         Token id that marks a masked position.
+    reads : {"set", "prefix"}, optional
+        See :class:`Denoiser`.
     """
 
     fn: Callable[[Tensor], Tensor]
     mask_id: int
+    reads: str | None = None
+
+    def __post_init__(self) -> None:
+        _checks.function(self.fn, "fn")
+        _checks.integer(self.mask_id, "mask_id", 0)
+        _checks.one_of(self.reads, "reads", (None, "set", "prefix"))
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.fn(x)
@@ -86,7 +107,10 @@ class NoisyDenoiser:
         rho: float,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.denoiser = denoiser
+        self.denoiser = _checks.denoiser(denoiser, "denoiser")
+        reads = getattr(denoiser, "reads", None)
+        # it is only called, which asks an any-order network about a set
+        self.reads = "set" if reads == "order" else reads
         self.mask_id = denoiser.mask_id
         self.scale = _checks.number(scale, "scale", 0.0)
         self.rho = _checks.in_unit_interval(rho, "rho")

@@ -21,7 +21,7 @@ from scipy import special
 from torch import Tensor
 
 from dllm_tutorial import _checks
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.denoiser import MASKED, Denoiser
 from dllm_tutorial.joints import Joint, TableJoint
 from dllm_tutorial.losses import token_nll
 from dllm_tutorial.masking import all_masks
@@ -82,11 +82,13 @@ def parallel_law(
     Parameters
     ----------
     denoiser : Denoiser
+        Not one that reads from the left alone.
     x : Long[L]
         The start; masked positions hold ``mask_id``.
     blocks : iterable of sequences of int
         The masked positions, each in exactly one block.
     """
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     steps = [tuple(block) for block in blocks]
     x = _checks.tokens(x, "x", ndim=1)
     masked = (x == denoiser.mask_id).nonzero()[:, 0].tolist()
@@ -104,6 +106,7 @@ def random_top_k_law(denoiser: Denoiser, x: Tensor, k: int) -> TableJoint:
     Each step reveals ``k`` masked positions chosen uniformly (at the end, those that
     are left), drawing them as :func:`parallel_law` does.
     """
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     _checks.integer(k, "k", 1)
     x = _checks.tokens(x, "x", ndim=1)
     masked = tuple((x == denoiser.mask_id).nonzero()[:, 0].tolist())
@@ -138,6 +141,7 @@ def _reveal(
 ) -> tuple[Tensor, Tensor]:
     """Every way to reveal the positions of ``block`` at once, with its probability."""
     p = without_mask(denoiser, denoiser(states)).double().softmax(-1)  # [K, L, V]
+    _checks.token_range(states, "x", p.shape[-1], denoiser.mask_id)
     for i in block:
         source, token = p[:, i].nonzero(as_tuple=True)
         if len(source) > _MAX_STATES:
@@ -287,10 +291,12 @@ class _Moves(NamedTuple):
     after: Tensor  # Long[P]
     new: Tensor  # Long[P], how many positions are added
     left: Tensor  # Long[P], how many stay masked
-    odds: Tensor  # Float64[B, P], probability of the added tokens of each sequence
+    odds: Tensor  # Float64[B, P], of the added tokens of each sequence, over e^scale
+    scale: Tensor  # Float64[B], log-probability taken out of every way to the end
 
 
 def _set_moves(denoiser: Denoiser, x: Tensor) -> _Moves:
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     x = _checks.tokens(x, "x")
     size, length = x.shape
     if length > 12:
@@ -298,8 +304,13 @@ def _set_moves(denoiser: Denoiser, x: Tensor) -> _Moves:
     revealed = all_masks(length)  # [2^L, L]
     states = torch.where(revealed, x[:, None], denoiser.mask_id)  # [B, 2^L, L]
     clean = x[:, None].expand(states.shape)
-    nll = token_nll(denoiser, states.flatten(0, 1), clean.flatten(0, 1))
-    p = (-nll.double()).exp().view(states.shape)
+    nll = token_nll(denoiser, states.flatten(0, 1), clean.flatten(0, 1), name="x")
+    nll = nll.double().view(states.shape).masked_fill(revealed, math.inf)
+    # Each token is revealed once on every way, so that its least cost in any state is
+    # a factor of all of them. Without it their products may underflow.
+    least = nll.amin(1, keepdim=True)  # [B, 1, L]
+    least = torch.where(least < math.inf, least, 0.0)
+    p = (least - nll).exp()
 
     codes = torch.arange(2**length)
     before, after = ((codes[:, None] & ~codes) == 0).nonzero(as_tuple=True)
@@ -308,7 +319,7 @@ def _set_moves(denoiser: Denoiser, x: Tensor) -> _Moves:
     for i in range(length):
         odds *= torch.where(added[:, i], p[:, before, i], 1.0)
     left = (~revealed[after]).sum(-1)
-    return _Moves(before, after, added.sum(-1), left, odds)
+    return _Moves(before, after, added.sum(-1), left, odds, -least.sum((1, 2)))
 
 
 def _ancestral(moves: _Moves, schedule: Schedule, steps: int) -> Tensor:
@@ -324,7 +335,7 @@ def _ancestral(moves: _Moves, schedule: Schedule, steps: int) -> Tensor:
         law = torch.zeros_like(law).index_add_(
             1, moves.after, law[:, moves.before] * move
         )
-    return law[:, -1].log()
+    return law[:, -1].log() + moves.scale
 
 
 # --------------------------------------------------------------------- closed forms

@@ -12,7 +12,8 @@ negative evidence lower bound (NELBO) of masked diffusion, which is at least the
 negative log-likelihood (NLL) of the order-agnostic model, with equality when all
 orders agree.
 
-A column of logits for the mask itself is ignored: the mask never gets probability.
+A column of logits for the mask itself is ignored: the mask never gets probability, and
+clean tokens must not hold it.
 
 Sources: Shi et al. 2024 (MD4); Sahoo et al. 2024 (MDLM); Ou et al. 2025 (RADD); Nie et
 al. 2025 (LLaDA); Uria et al. 2014, Hoogeboom et al. 2022 (any-order models).
@@ -28,7 +29,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks, masking, orders
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.denoiser import FROM_THE_LEFT, MASKED, Denoiser
 from dllm_tutorial.schedules import Linear, Schedule
 
 __all__ = [
@@ -56,7 +57,7 @@ MAX_LENGTH = 20
 NOT_A_TOKEN = torch.iinfo(torch.int64).min
 
 
-def token_nll(denoiser: Denoiser, x: Tensor, x0: Tensor) -> Tensor:
+def token_nll(denoiser: Denoiser, x: Tensor, x0: Tensor, *, name: str = "x0") -> Tensor:
     """-log p(x0_i | x) at every position i, from one pass.
 
     Parameters
@@ -64,19 +65,25 @@ def token_nll(denoiser: Denoiser, x: Tensor, x0: Tensor) -> Tensor:
     x : Long[B, L]
         What the denoiser sees.
     x0 : Long[B, L]
-        Clean tokens. One outside the vocabulary raises ``ValueError`` on the CPU; on
-        another device, where a look would have to wait, the kernel fails.
+        Clean tokens. The mask, or one outside the vocabulary, raises ``ValueError`` on
+        the CPU; on another device, where a look would have to wait, the kernel fails,
+        or the loss is infinite where the mask has a column.
+    name : str
+        What errors call ``x0``.
 
     Returns
     -------
     Float[B, L]
         Nats, in float32 at least.
     """
+    _checks.denoiser(denoiser, "denoiser")
+    vocab_size = getattr(denoiser, "vocab_size", None)
+    x0 = _checks.clean(x0, name, denoiser.mask_id, vocab_size, wait=False)
     logits = orders.without_mask(denoiser, denoiser(x))
-    _checks.token_range(x0, "x0", logits.shape[-1], wait=False)
+    _checks.token_range(x0, name, logits.shape[-1], wait=False)
     nll = F.cross_entropy(
         logits.flatten(0, 1),
-        x0.flatten().long(),
+        x0.flatten(),
         reduction="none",
         ignore_index=NOT_A_TOKEN,  # by default -100, which would then cost nothing
     )
@@ -85,6 +92,7 @@ def token_nll(denoiser: Denoiser, x: Tensor, x0: Tensor) -> Tensor:
 
 def masked_nll(denoiser: Denoiser, x_t: Tensor, x0: Tensor) -> Tensor:
     """Sum of -log p(x0_i | x_t) over the masked positions i of ``x_t``: Float[B]."""
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     nll = token_nll(denoiser, x_t, x0)
     # where, not a product: an unmasked position may hold inf
     return torch.where(x_t == denoiser.mask_id, nll, 0.0).sum(-1)
@@ -127,7 +135,7 @@ def nelbo(
     Float[B]
         Nats per sequence.
     """
-    x0 = _batch(x0)
+    x0 = _batch(denoiser, x0)
     schedule = schedule or Linear()
     t = masking.draw_times(len(x0), times, generator=generator, device=x0.device)
     x_t = masking.forward(
@@ -174,7 +182,7 @@ def exact_count_loss(
     With ``maskable``, L counts the positions that may be masked; a row with none costs
     nothing.
     """
-    x0 = _batch(x0)
+    x0 = _batch(denoiser, x0)
     t = masking.draw_times(len(x0), times, generator=generator, device=x0.device)
     return _exact_count(denoiser, x0, t, maskable, generator)
 
@@ -197,8 +205,9 @@ def _exact_count(
     return _scaled(masked_nll(denoiser, x_t, x0), n / counts.clamp(min=1))
 
 
-def _batch(x0: Tensor) -> Tensor:
-    """Clean tokens, of which there is at least one row to draw a mask for."""
+def _batch(denoiser: Denoiser, x0: Tensor) -> Tensor:
+    """Tokens, of which there is at least one row to draw a mask for."""
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     x0 = _checks.tokens(x0, "x0")
     if not len(x0):
         raise ValueError(f"x0 must hold a sequence, got shape {tuple(x0.shape)}")
@@ -232,7 +241,7 @@ def nelbo_t_step(
     uniformly and so adds :math:`(1 - \alpha_{1/T}) L \log V` in place of the step
     i = 1 (Shi et al. 2024, eq. 4).
     """
-    x0 = _batch(x0)
+    x0 = _batch(denoiser, x0)
     _checks.integer(steps, "steps", 1)
     schedule = schedule or Linear()
     i = masking.draw_counts(
@@ -250,8 +259,8 @@ def ar_loss(denoiser: Denoiser, x0: Tensor) -> Tensor:
 
     :math:`-\sum_i \log p(x_0^i \mid x_0^{<i})`. Row i of the logits may depend on
     tokens before i only, as those of a causal
-    :class:`~dllm_tutorial.networks.Transformer` do. A bidirectional denoiser would
-    read its own answer here; use
+    :class:`~dllm_tutorial.networks.Transformer` do. A bidirectional denoiser, which
+    would read its own answer here, is refused where it says what it reads; use
     :func:`dllm_tutorial.orders.log_prob` for one.
 
     Returns
@@ -259,6 +268,7 @@ def ar_loss(denoiser: Denoiser, x0: Tensor) -> Tensor:
     Float[B]
         Nats per sequence.
     """
+    _checks.denoiser(denoiser, "denoiser", *FROM_THE_LEFT)
     x0 = _checks.tokens(x0, "x0")
     return token_nll(denoiser, x0, x0).sum(-1)
 
@@ -278,9 +288,10 @@ def any_order_loss(
     Float[B]
         Nats per sequence: the exact NLL in the order that was drawn.
     """
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     x0 = _checks.tokens(x0, "x0")
     order = orders.random_orders(x0.shape[1], len(x0), generator)
-    return -orders.log_prob(denoiser, x0, order)
+    return -orders.log_prob(denoiser, x0, order, name="x0")
 
 
 def average_loss(log_p: Tensor, log_prior: Tensor | None = None) -> Tensor:
@@ -344,8 +355,8 @@ def log_sum_loss(
     of the sum is divided by :math:`\beta` too: in float32 the loss is off by about
     1e-7 / :math:`\beta`, so give float64 for very small powers.
 
-    A sequence that no order can produce has an infinite loss, and its responsibilities,
-    0 / 0, are NaN.
+    A sequence that no order can produce has an infinite loss, and no order is
+    responsible for it: the logarithms are -inf.
 
     Parameters
     ----------
@@ -361,7 +372,9 @@ def log_sum_loss(
     _checks.in_unit_interval(power, "power", open_left=True)
     joint = log_prior.unsqueeze(-1) + power * log_p
     evidence = joint.logsumexp(0)
-    return LogSum(-evidence / power, joint - evidence)
+    # not -inf from -inf, which is NaN
+    possible = torch.where(evidence > -math.inf, evidence, 0.0)
+    return LogSum(-evidence / power, joint - possible)
 
 
 def _orders_and_prior(log_p: Tensor, log_prior: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -425,7 +438,7 @@ def nelbo_estimate(
     draws : int
         Passes per sequence, an even number.
     """
-    x0 = _batch(x0)
+    x0 = _batch(denoiser, x0)
     if _checks.integer(draws, "draws", 2) % 2:
         raise ValueError(f"draws must be even, got {draws}")
     strata = draws // 2
@@ -466,7 +479,6 @@ def log_mean_exp_orders(
     logarithm (NaN for K = 1); it says nothing about the bias, which is of the order of
     its square.
     """
-    x0 = _checks.tokens(x0, "x0")
     _checks.integer(draws, "draws", 1)
     log_p = torch.stack(
         [-any_order_loss(denoiser, x0, generator=generator) for _ in range(draws)]
@@ -507,6 +519,7 @@ def exact_nelbo(
     Float64[B]
         Nats per sequence.
     """
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     x0 = _checks.tokens(x0, "x0")
     length = x0.shape[1]
     m = torch.arange(1, length + 1, dtype=torch.float64)
@@ -541,6 +554,7 @@ def exact_t_step(
     Float64[B]
         Nats per sequence.
     """
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     x0 = _checks.tokens(x0, "x0")
     _checks.integer(steps, "steps", 1)
     schedule = schedule or Linear()

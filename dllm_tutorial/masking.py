@@ -49,7 +49,7 @@ def forward(
     Parameters
     ----------
     x0 : Long[B, L]
-        Clean tokens.
+        Clean tokens; holding the mask raises ``ValueError`` on the CPU.
     t : float or Float[B]
         Time in [0, 1], one for all rows or one a row.
     maskable : Bool[L] or Bool[B, L], optional
@@ -59,7 +59,7 @@ def forward(
     -------
     Long[B, L]
     """
-    x0 = _checks.tokens(x0, "x0")
+    x0 = _clean(x0, mask_id)
     p = schedule.masked(_times(t, x0)).unsqueeze(-1)  # [B, 1]
     hidden = _uniform(x0, generator) < p
     if maskable is not None:
@@ -80,7 +80,7 @@ def mask_exactly(
     Parameters
     ----------
     x0 : Long[B, L]
-        Clean tokens.
+        Clean tokens, as in :func:`forward`.
     counts : Long[B]
         Number of masks per row, from 0 to the number of maskable positions. Looked
         at, which waits for the device.
@@ -91,7 +91,7 @@ def mask_exactly(
     -------
     Long[B, L]
     """
-    x0 = _checks.tokens(x0, "x0")
+    x0 = _clean(x0, mask_id)
     counts = _checks.tokens(counts, "counts", ndim=1, length=len(x0))
     noise = _uniform(x0, generator)
     available = torch.full_like(counts, x0.shape[1])
@@ -218,9 +218,11 @@ def reverse_posterior(
         raise ValueError(f"s must be smaller than t, got s = {s} and t = {t}")
     _checks.probabilities(probs, "probs")
     stay = still_masked(schedule, s, t).to(probs).reshape(-1, 1, 1)
-    width = max(probs.shape[-1], mask_id + 1)
+    vocab_size = probs.shape[-1]
+    _checks.token_range(x_t, "x_t", vocab_size, _checks.integer(mask_id, "mask_id", 0))
+    width = max(vocab_size, mask_id + 1)
     one_hot = torch.nn.functional.one_hot(x_t, width).to(probs)
-    reveal = torch.nn.functional.pad(probs, (0, width - probs.shape[-1]))
+    reveal = torch.nn.functional.pad(probs, (0, width - vocab_size))
     # one_hot is the mask itself where x_t is masked
     mixture = (1 - stay) * reveal + stay * one_hot
     return torch.where((x_t == mask_id).unsqueeze(-1), mixture, one_hot)
@@ -240,6 +242,11 @@ def all_masks(length: int, *, device: torch.device | str | None = None) -> Tenso
     _checks.integer(length, "length", 1)
     codes = torch.arange(2**length, device=device).unsqueeze(-1)
     return (codes >> torch.arange(length, device=device)) & 1 == 1
+
+
+def _clean(x0: Tensor, mask_id: int) -> Tensor:
+    _checks.integer(mask_id, "mask_id", 0)
+    return _checks.clean(x0, "x0", mask_id, wait=False)
 
 
 def _times(t: float | Tensor, x: Tensor, name: str = "t") -> Tensor:

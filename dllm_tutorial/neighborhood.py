@@ -30,7 +30,7 @@ from scipy import special
 from torch import Tensor
 
 from dllm_tutorial import _checks, orders, pretrained, study, text
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.denoiser import MASKED, Denoiser
 from dllm_tutorial.joints import MarkovChain
 from dllm_tutorial.losses import token_nll
 
@@ -266,6 +266,7 @@ def step_nll(
     rows : int
         How many of the B * L masked states are shown to the denoiser at once.
     """
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     x = _checks.tokens(x, "x")
     size, length = x.shape
     order = orders.order_of_each(x, order)
@@ -273,7 +274,8 @@ def step_nll(
     clean = x.repeat_interleave(length, 0)
     position = order.reshape(-1, 1)
     chunks = [part.split(_checks.integer(rows, "rows", 1)) for part in (states, clean)]
-    nll = torch.cat([token_nll(denoiser, *pair) for pair in zip(*chunks, strict=True)])
+    pairs = zip(*chunks, strict=True)
+    nll = torch.cat([token_nll(denoiser, *pair, name="x") for pair in pairs])
     return nll.gather(1, position).view(size, length)
 
 

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ATTENTION = ("bidirectional", "causal", "any-order")
+from dllm_tutorial import _checks
+
+# Kinds of attention, and what a prediction then reads.
+ATTENTION = {"bidirectional": "set", "causal": "prefix", "any-order": "order"}
 POSITIONS = ("rotary", "learned")
 # The slowest rotary wave turns once in 2 pi 200 tokens. The usual base, 10000, is made
 # for thousands of tokens: here it left masked models on the level of unigrams longer.
@@ -73,7 +76,7 @@ class TransformerConfig:
             )
         if self.attention not in ATTENTION:
             raise ValueError(
-                f"attention must be one of {ATTENTION}, got {self.attention!r}"
+                f"attention must be one of {tuple(ATTENTION)}, got {self.attention!r}"
             )
         if self.positions not in POSITIONS:
             raise ValueError(
@@ -163,14 +166,17 @@ class Transformer(nn.Module):
     Attributes
     ----------
     config : TransformerConfig
-    mask_id : int
-        Equal to ``config.vocab_size``.
+    vocab_size, mask_id : int
+        Both equal to ``config.vocab_size``.
+    reads : str
+        What a prediction reads, see :class:`~dllm_tutorial.denoiser.Denoiser`.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.mask_id = config.vocab_size
+        self.mask_id = self.vocab_size = config.vocab_size
+        self.reads = ATTENTION[config.attention]
         d = config.d_model
         self.embed = nn.Embedding(config.vocab_size + 1, d)
         self.place = (
@@ -207,7 +213,7 @@ class Transformer(nn.Module):
     @property
     def any_order(self) -> bool:
         """Whether :meth:`in_order` may be called."""
-        return self.config.attention == "any-order"
+        return self.reads == "order"
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits Float[B, L, V] for tokens ``x: Long[B, L]``, L <= config.length.
@@ -285,7 +291,7 @@ class Transformer(nn.Module):
         return self.head(self.norm(h))
 
     def _length(self, x: Tensor) -> int:
-        """Number of positions of valid tokens."""
+        """Number of positions of valid tokens, which may be masks."""
         if x.dtype != torch.long or x.ndim != 2:
             raise TypeError(
                 f"x must be Long[B, L], got {x.dtype} of shape {tuple(x.shape)}"
@@ -294,6 +300,7 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"x must have at most {self.config.length} positions, got {x.shape[1]}"
             )
+        _checks.token_range(x, "x", self.vocab_size, self.mask_id, wait=False)
         return x.shape[1]
 
     def n_parameters(self) -> int:

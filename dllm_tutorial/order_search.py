@@ -41,7 +41,7 @@ from dllm_tutorial import (
     pretrained,
     study,
 )
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.denoiser import MASKED, Denoiser
 from dllm_tutorial.joints import Joint, TableJoint
 from dllm_tutorial.losses import token_nll
 from dllm_tutorial.masking import all_masks
@@ -351,6 +351,7 @@ def set_costs(
     costs : Float64[B, 2^n, n]
         -log p in nats of ``positions[:, i]`` when those in the set are revealed.
     """
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
     masked = _checks.tokens(puzzles, "puzzles") == denoiser.mask_id
     n = int(masked.sum(1).max())
     if not 1 <= n <= 16:
@@ -363,7 +364,8 @@ def set_costs(
     states = torch.where(shown, solutions[:, None], puzzles[:, None])
     clean = solutions[:, None].expand_as(states)
     chunks = [part.flatten(0, 1).split(1 << 16) for part in (states, clean)]
-    nll = torch.cat([token_nll(denoiser, *pair) for pair in zip(*chunks, strict=True)])
+    pairs = zip(*chunks, strict=True)
+    nll = torch.cat([token_nll(denoiser, *pair, name="solutions") for pair in pairs])
     nll = nll.double().view(states.shape).gather(2, slots[:, None].expand_as(reveal))
     return slots, torch.where(asked, nll, 0.0)
 

@@ -6,13 +6,13 @@ A denoiser and an order o, a permutation of the positions, make an autoregressiv
 
 (Uria et al. 2014). Exact conditionals give the same value for every order;
 a learned denoiser does not. A causal denoiser, whose prediction at a position sees only
-the positions before it, gives a meaningful value for :func:`left_to_right` alone.
+the positions before it, has a value for :func:`left_to_right` alone; any other order is
+refused where it says so (``reads = "prefix"``).
 
 An order is ``Long[L]``: entry n is the position revealed at step n.
 
-A denoiser is asked once for every token. A model that says ``any_order = True`` and
-has ``in_order(x, order)``, as an any-order
-:class:`~dllm_tutorial.networks.Transformer` does, is asked once for every sequence.
+A denoiser is asked once for every token, one that reads an order once for every
+sequence (see :class:`~dllm_tutorial.denoiser.Denoiser`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dllm_tutorial import _checks
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.denoiser import MASKED, Denoiser
 
 __all__ = [
     "adaptive_log_prob",
@@ -155,8 +155,23 @@ def order_of_each(x: Tensor, order: Tensor) -> Tensor:
     return order.to(x.device).expand(x.shape)
 
 
+def reads_order(denoiser: Denoiser) -> bool:
+    """Whether its answers depend on the order of the tokens that are known."""
+    return getattr(denoiser, "reads", None) == "order"
+
+
+def check_along(denoiser: Denoiser, order: Tensor) -> Denoiser:
+    """The denoiser, if it can be asked along orders ``Long[B, L]``.
+
+    ``ValueError`` if it reads from the left and one of them goes another way.
+    """
+    positions = torch.arange(order.shape[-1], device=order.device)
+    other = bool((order != positions).any())
+    return _checks.denoiser(denoiser, "denoiser", *(MASKED if other else ()))
+
+
 def step_log_prob(
-    denoiser: Denoiser, x: Tensor, order: Tensor, *, rows: int = 1024
+    denoiser: Denoiser, x: Tensor, order: Tensor, *, rows: int = 1024, name: str = "x"
 ) -> Tensor:
     """The terms log p(x_o(n) | x_o(<n)), in nats, in the order of the steps.
 
@@ -170,19 +185,22 @@ def step_log_prob(
     rows : int
         How many partly masked states the denoiser is shown at once; there are B * L
         of them, one for each sequence and step.
+    name : str
+        What errors call ``x``.
 
     Returns
     -------
     Float[B, L]
         Entry [b, n] belongs to step n, which reveals position ``order[b, n]``.
     """
-    x = _revealed(denoiser, x)
+    x = _revealed(denoiser, x, name)
     size, length = x.shape
     order = order_of_each(x, order)
+    check_along(denoiser, order)
     _checks.integer(rows, "rows", 1)
-    if getattr(denoiser, "any_order", False):
+    if reads_order(denoiser):
         chunks = zip(x.split(rows), order.split(rows), strict=True)
-        return torch.cat([_in_order(denoiser, *chunk) for chunk in chunks])
+        return torch.cat([_in_order(denoiser, *chunk, name) for chunk in chunks])
 
     step = order.argsort(1)[:, None]  # [B, 1, L]: the step that reveals a position
     known = step < torch.arange(length, device=x.device)[:, None]  # [B, step, L]
@@ -190,7 +208,7 @@ def step_log_prob(
     position = order.flatten()
     target = x.gather(1, order).flatten()
     terms = [
-        _log_prob_at(denoiser, *chunk)
+        _log_prob_at(denoiser, *chunk, name)
         for chunk in zip(
             states.split(rows),
             position.split(rows),
@@ -218,6 +236,7 @@ def adaptive_log_prob(
     Parameters
     ----------
     denoiser : Denoiser
+        One that reads from the left is refused: the score may go anywhere.
     x : Long[B, L]
         Fully revealed sequences.
     score : callable
@@ -231,8 +250,10 @@ def adaptive_log_prob(
     Float[B]
         Nats.
     """
-    x = _revealed(denoiser, x)
-    state = torch.full_like(x, denoiser.mask_id) if start is None else start.long()
+    x = _revealed(denoiser, x, "x", *MASKED)
+    state = torch.full_like(x, denoiser.mask_id)
+    if start is not None:
+        state = _checks.tokens(start, "start")
     if state.shape != x.shape or not bool(
         ((state == x) | (state == denoiser.mask_id)).all()
     ):
@@ -259,30 +280,32 @@ def adaptive_log_prob(
     return torch.as_tensor(total).expand(len(x))
 
 
-def _revealed(denoiser: Denoiser, x: Tensor) -> Tensor:
-    x = _checks.tokens(x, "x")
-    if bool((x == denoiser.mask_id).any()):
-        raise ValueError("x must be fully revealed, got sequences that hold the mask")
-    return x
+def _revealed(denoiser: Denoiser, x: Tensor, name: str, *reads: str) -> Tensor:
+    """Clean tokens ``Long[B, L]`` for a denoiser that reads one of ``reads``."""
+    _checks.denoiser(denoiser, "denoiser", *reads)
+    vocab_size = getattr(denoiser, "vocab_size", None)
+    return _checks.clean(x, name, denoiser.mask_id, vocab_size)
 
 
 def _log_prob_at(
-    denoiser: Denoiser, x: Tensor, position: Tensor, target: Tensor
+    denoiser: Denoiser, x: Tensor, position: Tensor, target: Tensor, name: str
 ) -> Tensor:
     """Log-probability of one target token a row, at one position a row."""
     row = torch.arange(len(x), device=x.device)
-    return _token_log_prob(denoiser, denoiser(x)[row, position], target)
+    return _token_log_prob(denoiser, denoiser(x)[row, position], target, name)
 
 
-def _in_order(denoiser: Any, x: Tensor, order: Tensor) -> Tensor:
+def _in_order(denoiser: Any, x: Tensor, order: Tensor, name: str) -> Tensor:
     """The terms of all steps, Float[B, L], from one pass of an any-order model."""
     logits = denoiser.in_order(x, order)  # [B, L, V]
-    return _token_log_prob(denoiser, logits, x.gather(1, order))
+    return _token_log_prob(denoiser, logits, x.gather(1, order), name)
 
 
-def _token_log_prob(denoiser: Denoiser, logits: Tensor, target: Tensor) -> Tensor:
+def _token_log_prob(
+    denoiser: Denoiser, logits: Tensor, target: Tensor, name: str
+) -> Tensor:
     """log p(target) under logits Float[..., V]."""
-    _checks.token_range(target, "x", logits.shape[-1], wait=False)
+    _checks.token_range(target, name, logits.shape[-1], wait=False)
     log_p = without_mask(denoiser, logits).log_softmax(-1)
     return log_p.gather(-1, target[..., None])[..., 0]
 
@@ -301,24 +324,24 @@ def without_mask(denoiser: Denoiser, logits: Tensor) -> Tensor:
 
 
 def log_prob(
-    denoiser: Denoiser, x: Tensor, order: Tensor, *, rows: int = 1024
+    denoiser: Denoiser, x: Tensor, order: Tensor, *, rows: int = 1024, name: str = "x"
 ) -> Tensor:
     """Log-probability of sequences when generated one token at a time in an order.
 
     The arguments are those of :func:`step_log_prob`; the result is ``Float[B]``, in
     nats, and -inf for a sequence that cannot be generated.
     """
-    return step_log_prob(denoiser, x, order, rows=rows).sum(1)
+    return step_log_prob(denoiser, x, order, rows=rows, name=name).sum(1)
 
 
 def log_probs(
-    denoiser: Denoiser, x: Tensor, orders: Tensor, *, rows: int = 1024
+    denoiser: Denoiser, x: Tensor, orders: Tensor, *, rows: int = 1024, name: str = "x"
 ) -> Tensor:
     """Log-probability of every sequence in every one of several orders.
 
     Parameters
     ----------
-    denoiser, x, rows
+    denoiser, x, rows, name
         As in :func:`step_log_prob`.
     orders : Long[K, L]
 
@@ -327,11 +350,12 @@ def log_probs(
     Float[K, B]
         Nats.
     """
-    x = _checks.tokens(x, "x")
+    x = _checks.tokens(x, name)
     orders = check_orders(_checks.tokens(orders, "orders"), x.shape[1], "orders")
     each = orders.repeat_interleave(len(x), 0)  # [K * B, L]
     every = x.repeat(len(orders), 1)
-    return log_prob(denoiser, every, each, rows=rows).view(len(orders), len(x))
+    log_p = log_prob(denoiser, every, each, rows=rows, name=name)
+    return log_p.view(len(orders), len(x))
 
 
 def mixture_log_prob(

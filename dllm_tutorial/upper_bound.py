@@ -45,7 +45,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks, losses, masking, orders
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.denoiser import MASKED, Denoiser
 from dllm_tutorial.losses import Estimate
 
 __all__ = [
@@ -243,12 +243,12 @@ def _draw(
     generator: Generator | None,
 ) -> Tensor:
     """log p of each block in its own random order, Float64[draws, B, blocks]."""
-    x0 = _checks.tokens(x0, "x0")
+    x0 = _tokens(denoiser, x0)
     size, length = x0.shape
     block = length
     if block_length is not None:
         block = min(length, _checks.integer(block_length, "block_length", 1))
-    if block < length and _reads_order(denoiser):
+    if block < length and orders.reads_order(denoiser):
         raise ValueError(
             "block_length needs a denoiser whose answers do not depend on the order "
             "of what it has read, got an any-order network"
@@ -256,7 +256,7 @@ def _draw(
     drawn = []
     for _ in range(draws):
         order = orders.block_orders(length, size, block, generator)
-        steps = orders.step_log_prob(denoiser, x0, order).double()
+        steps = orders.step_log_prob(denoiser, x0, order, name="x0").double()
         drawn.append(F.pad(steps, (0, -length % block)).view(size, -1, block).sum(-1))
     return torch.stack(drawn)
 
@@ -285,12 +285,12 @@ def sample_in_order(
     """
     order = _checks.tokens(order, "order")
     size, length = order.shape
-    orders.check_orders(order, length)
+    orders.check_along(denoiser, orders.check_orders(order, length))
     x = torch.full_like(order, denoiser.mask_id)
     row = torch.arange(size, device=order.device)
     for step in range(length):
         position = order[:, step]
-        if _reads_order(denoiser):
+        if orders.reads_order(denoiser):
             logits = denoiser.in_order(x, order)[:, step]  # type: ignore[attr-defined]
         else:
             logits = denoiser(x)[row, position]
@@ -339,14 +339,14 @@ def posterior_estimate(
         The standard error is that of the random orders alone (NaN for K < 3). What the
         draw from the posterior adds shows only over many sequences.
     """
-    x0 = _checks.tokens(x0, "x0")
+    x0 = _tokens(denoiser, x0)
     _checks.integer(draws, "draws", 1)
     order = orders.check_orders(order, x0.shape[1])
     if order.shape != x0.shape:
         raise ValueError(
             f"order must have shape {tuple(x0.shape)}, got {tuple(order.shape)}"
         )
-    given = orders.log_prob(denoiser, x0, order).double()[None]
+    given = orders.log_prob(denoiser, x0, order, name="x0").double()[None]
     log_p = given
     if draws > 1:
         fresh = _draw(denoiser, x0, draws - 1, None, generator)[..., 0]
@@ -390,10 +390,10 @@ def posterior_orders(
     -------
     Long[draws, B, L]
     """
-    x0 = _checks.tokens(x0, "x0")
+    x0 = _tokens(denoiser, x0)
     size, length = x0.shape
     _checks.integer(draws, "draws", 1)
-    if _reads_order(denoiser):
+    if orders.reads_order(denoiser):
         every, log_p = _all_orders(denoiser, x0)
         _possible(log_p.logsumexp(0))
         index = _categorical(log_p.T.expand(draws, size, -1), generator)
@@ -488,8 +488,8 @@ def exact_bounds(denoiser: Denoiser, x0: Tensor) -> Bounds:
     x0 : Long[B, L]
         At most 20 positions, at most 9 for an any-order network.
     """
-    x0 = _checks.tokens(x0, "x0")
-    if _reads_order(denoiser):
+    x0 = _tokens(denoiser, x0)
+    if orders.reads_order(denoiser):
         return order_bounds(_all_orders(denoiser, x0)[1])
     steps = _set_table(denoiser, x0)
     reached = _reached(steps)
@@ -525,8 +525,6 @@ def _set_table(denoiser: Denoiser, x0: Tensor) -> Tensor:
             f"x0 must have at most {MAX_LENGTH} positions to enumerate their sets, "
             f"got {length}"
         )
-    if bool((x0 == denoiser.mask_id).any()):
-        raise ValueError("x0 must be fully revealed, got sequences that hold the mask")
     sets = masking.all_masks(length, device=x0.device)[:-1]
     table = []
     for part in sets.split(max(1, CHUNK // max(1, size))):
@@ -554,7 +552,7 @@ def _all_orders(denoiser: Denoiser, x0: Tensor) -> tuple[Tensor, Tensor]:
     size, length = x0.shape
     every = orders.all_orders(length)
     log_p = [
-        orders.log_probs(denoiser, x0, part.to(x0.device))
+        orders.log_probs(denoiser, x0, part.to(x0.device), name="x0")
         for part in every.split(max(1, CHUNK // max(1, size * length)))
     ]
     return every, torch.cat(log_p).double()
@@ -563,9 +561,10 @@ def _all_orders(denoiser: Denoiser, x0: Tensor) -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------------- helpers
 
 
-def _reads_order(denoiser: Denoiser) -> bool:
-    """Whether the answers may depend on the order of the tokens that are known."""
-    return bool(getattr(denoiser, "any_order", False))
+def _tokens(denoiser: Denoiser, x0: Tensor) -> Tensor:
+    """Tokens for a denoiser that can be asked in any order."""
+    _checks.denoiser(denoiser, "denoiser", *MASKED)
+    return _checks.tokens(x0, "x0")
 
 
 def _nats(value: Tensor, name: str) -> Tensor:

@@ -34,7 +34,7 @@ from dllm_tutorial.decoding.task import (
     row_seeds,
     suppressed_flags,
 )
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.denoiser import MASKED, Denoiser
 
 __all__ = ["Generation", "History", "generate", "step"]
 
@@ -131,14 +131,17 @@ def generate(
     Raises
     ------
     ValueError
-        For arguments out of range, for fewer steps than blocks, and where the denoiser
+        For arguments out of range, for fewer steps than blocks, where the denoiser
+        reads from the left and the strategy goes another way, and where the denoiser
         gives a position that is to be filled NaN, +inf, or no token with a finite logit
         that is not suppressed, or the strategy ranks it NaN. These are looked for after
         1, 2, 4, 8, ... steps and at the end: each look waits for the device.
     """
     if not isinstance(strategy, Strategy):
         raise TypeError(f"strategy must be a Strategy, got {strategy!r}")
-    mask_id = _checks.integer(denoiser.mask_id, "denoiser.mask_id", 0)
+    from_the_left = strategy.reads == "prefix" or block_length == 1
+    _checks.denoiser(denoiser, "denoiser", *(() if from_the_left else MASKED))
+    mask_id = int(denoiser.mask_id)
     task = Task(
         denoiser,
         seeds=row_seeds(seeds, generator, check_tokens(x)),

@@ -15,6 +15,7 @@ over all blocks: each block gets ``steps // blocks`` of them, and reveals
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -136,7 +137,7 @@ def random_top_k(k: int | None = None, *, steps: int | None = None) -> Strategy:
 
 def left_to_right(k: int | None = None, *, steps: int | None = None) -> Strategy:
     """Reveal the k leftmost masked positions."""
-    return _top_k("left_to_right", _leftmost, k, steps)
+    return replace(_top_k("left_to_right", _leftmost, k, steps), reads="prefix")
 
 
 def right_to_left(k: int | None = None, *, steps: int | None = None) -> Strategy:

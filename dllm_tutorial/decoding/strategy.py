@@ -80,6 +80,9 @@ class Strategy:
     needs : frozenset of str
         Any of "margin", "entropy", "log_probs" and "revealed" (proposals are used at
         revealed positions too).
+    reads : {"set", "prefix"}
+        What a denoiser has to read: ``"prefix"`` where no position is revealed before
+        one to its left.
     clocked : bool
         A block is worked on until its steps are used up, even when nothing is masked,
         because a revealed token may still be masked again.
@@ -93,6 +96,7 @@ class Strategy:
     rounds: Callable[[Tensor, Tensor], Tensor] | None = None
     start: Callable[[View], dict[str, Tensor]] | None = None
     needs: frozenset[str] = frozenset()
+    reads: str = "set"
     clocked: bool = False
 
     def __repr__(self) -> str:
