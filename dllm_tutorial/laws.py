@@ -19,8 +19,8 @@ from torch import Tensor
 
 from . import _checks
 from .decoding import Strategy
-from .decoding.candidates import propose
-from .decoding.strategy import View, order_of
+from .decoding.candidates import propose, rounding
+from .decoding.strategy import View, order_of, reaches
 from .denoiser import Denoiser
 from .exact import law_table
 from .joints import TableJoint
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _MAX_ROWS = 1 << 20  # states x proposals that are held at once
+_ROUNDING = rounding(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,19 @@ def _step(
     step: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All outcomes of one step, the state each comes from, and its probability."""
-    logits = without_mask(denoiser, denoiser(states)).double()
+    logits = without_mask(denoiser, denoiser(states))
     masked = states == denoiser.mask_id
     if not bool(logits.amax(-1)[masked].isfinite().all()):
         raise ValueError("denoiser must leave a token to draw at every masked position")
-    token, source, p = _every_proposal(logits, masked, temperature)
-    chances = logits[source].softmax(-1).gather(-1, token[..., None])[..., 0]
-    best = propose(logits, chances, want=frozenset(["margin", "entropy"]))
+    unused = torch.zeros(masked.shape, dtype=torch.float64)  # numbers to draw by
+    best = propose(logits, unused, want=frozenset(["margin", "entropy"]))
+    token, source, p = best.token, torch.arange(len(states)), unused[:, 0] + 1
+    if temperature > 0:
+        token, source, p = _every_proposal(logits.double(), masked, temperature)
+    chance = logits.double().softmax(-1)[source].gather(-1, token[..., None])[..., 0]
     found = best._replace(
         token=token,
-        confidence=chances,
+        confidence=chance,
         margin=best.margin[source],
         entropy=best.entropy[source],
     )
@@ -117,7 +121,8 @@ def _step(
         place=places.expand_as(token),
         length=torch.full_like(token, len(prompt) - first),
         found=found,
-        shown=torch.ones_like(chances),
+        rounding=rounding(logits.dtype),
+        shown=torch.ones_like(chance),
         memory={},
         uniform=_no_randomness,
         leave_one_out=_no_randomness,
@@ -127,7 +132,8 @@ def _step(
         raise ValueError(f"strategy {strategy} must rank every position to fill")
     quota = strategy.quota(view, score)
     quota = torch.where(view.step + 1 >= view.steps, view.n_masked, quota)
-    reveal = view.masked & (order_of(score, view.masked) < quota[:, None])
+    order = order_of(score, view.masked, view.rounding)
+    reveal = view.masked & (order < quota[:, None])
     return torch.where(reveal, token, states[source]), source, p
 
 
@@ -136,9 +142,6 @@ def _every_proposal(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Every combination of tokens at the masked positions: tokens, source, chance."""
     batch, length = masked.shape
-    if temperature == 0:
-        one = torch.ones(batch, dtype=torch.float64)
-        return logits.argmax(-1), torch.arange(batch), one
     chance = (logits / temperature).softmax(-1)
     source, weight = torch.arange(batch), torch.ones(batch, dtype=torch.float64)
     tokens = torch.zeros(batch, length, dtype=torch.long)
@@ -221,7 +224,7 @@ def threshold_shuffle(n: int, gamma: float) -> float:
     """
     _checks.integer(n, "n", 1)
     gamma = _checks.in_unit_interval(gamma, "gamma")
-    r = n if gamma * n <= 1 else int(1 / gamma)
+    r = max(m for m in range(1, n + 1) if reaches(1 / m, gamma, _ROUNDING))
     return math.factorial(r) / r**r
 
 
@@ -233,17 +236,14 @@ def threshold_replace_random(n: int, gamma: float) -> float:
     them, those that drew "keep" are revealed, and the decoding goes on with those that
     drew "replace", if there are any. At temperature 0 the answer is valid if and only
     if gamma > (n - 1) / n.
-
-    gamma must not equal a confidence, 1 / m or (m - 1) / m: on such a tie the last bit
-    of a model's confidence decides, and the value here need not be what it does.
     """
     gamma = _checks.in_unit_interval(gamma, "gamma")
 
     @cache
     def valid(m: int) -> float:
-        if m == 1 or (m - 1) / m < gamma:
+        if m == 1 or not reaches((m - 1) / m, gamma, _ROUNDING):
             return 1.0
-        if 1 / m >= gamma:  # everything at once
+        if reaches(1 / m, gamma, _ROUNDING):  # everything at once
             return (1 - 1 / m) ** (m - 1)
         drew = [math.comb(m, j) * (m - 1) ** (m - j) / m**m for j in range(m + 1)]
         return sum(drew[j] * valid(j) for j in range(1, m)) + drew[m]

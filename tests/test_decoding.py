@@ -313,9 +313,8 @@ def test_order_is_by_eligibility_score_favor_and_position(row, favor):
     for rank, i in enumerate(sorted(range(len(scores)), key=key)):
         wanted[i] = rank
     ahead = torch.tensor([favored]) if favor else None
-    found = order_of(
-        torch.tensor([scores], dtype=torch.float64), torch.tensor([eligible]), ahead
-    )
+    scores = torch.tensor([scores], dtype=torch.float64)
+    found = order_of(scores, torch.tensor([eligible]), 1e-10, ahead)
     assert found.tolist() == [wanted]
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dllm_tutorial import _checks, counter_rng
-from dllm_tutorial.decoding.candidates import propose
+from dllm_tutorial.decoding.candidates import propose, rounding
 from dllm_tutorial.decoding.strategy import TOKEN, Strategy, View, order_of
 from dllm_tutorial.decoding.task import (
     State,
@@ -113,7 +113,7 @@ def generate(
         From :mod:`dllm_tutorial.decoding.strategies`.
     temperature : float
         Tokens are drawn from softmax(logits / temperature); 0 takes the most probable
-        one, the lowest id among equals.
+        one, the lowest id among equals (up to the rounding of the logits' dtype).
     top_p : float, optional
         Draw from the smallest set of tokens whose tempered probability reaches this.
     suppress : iterable of int, optional
@@ -191,7 +191,8 @@ def step(strategy: Strategy, task: Task, state: State, logits: Tensor) -> State:
     quota = strategy.quota(view, score)
     last = view.step + 1 >= view.steps
     quota = torch.where(last, view.n_masked, quota)
-    reveal = view.masked & (order_of(score, view.masked) < quota[:, None])
+    order = order_of(score, view.masked, view.rounding)
+    reveal = view.masked & (order < quota[:, None])
     x = torch.where(reveal, view.found.token, state.x)
     shown = torch.where(reveal, view.found.confidence, state.shown)
     if strategy.revise is not None:
@@ -244,6 +245,7 @@ def _look(strategy: Strategy, task: Task, state: State, logits: Tensor) -> View:
         place=task.place,
         length=task.length,
         found=found,
+        rounding=rounding(logits.dtype),
         shown=state.shown,
         memory=dict(state.memory),
         uniform=uniform,

@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 
 from dllm_tutorial import _checks
-from dllm_tutorial.decoding.strategy import RANK, REMASK, Strategy, View, order_of
+from dllm_tutorial.decoding.strategy import (
+    RANK,
+    REMASK,
+    Strategy,
+    View,
+    exceeds,
+    order_of,
+)
 from dllm_tutorial.schedules import Schedule
 
 
@@ -209,7 +216,8 @@ def _keep_best(
 
     def keep(view: View, score: Tensor) -> Tensor:
         favored = ~view.masked if favor_revealed else None
-        return order_of(score, view.fillable, favored) < kept(view)[:, None]
+        order = order_of(score, view.fillable, view.rounding, favored)
+        return order < kept(view)[:, None]
 
     return Strategy(
         name,
@@ -234,9 +242,8 @@ def p2(steps: int, eta: float = 1.0) -> Strategy:
     eta = _checks.number(eta, "eta", 0, open_right=True)
 
     def score(view: View) -> Tensor:
-        log_p = view.found.confidence.log()
-        weighed = eta * log_p if eta > 0 else torch.zeros_like(log_p)  # 0 * -inf is NaN
-        return torch.where(view.masked, log_p, weighed)
+        p = view.found.confidence  # p**eta is ordered as eta log p, equals as equals
+        return torch.where(view.masked, p, p**eta)
 
     def kept(view: View) -> Tensor:
         left = view.steps - view.step - 1
@@ -297,7 +304,7 @@ def wino(draft: float = 0.6, verify: float = 0.9, most: int = 20) -> Strategy:
     _checks.integer(most, "most", 1)
 
     def quota(view: View, score: Tensor) -> Tensor:
-        confident = (view.masked & (score > draft)).sum(-1)
+        confident = (view.masked & exceeds(score, draft, view.rounding)).sum(-1)
         limit = (view.n_masked * 7 // 10).clamp(min=5).clamp(max=most)
         return torch.minimum(confident, limit).clamp(min=1)
 
@@ -306,9 +313,11 @@ def wino(draft: float = 0.6, verify: float = 0.9, most: int = 20) -> Strategy:
         before = torch.where(view.step == 0, 1, view.memory["accepted"])
         view.memory["accepted"] = accepted
         verified = view.leave_one_out()
-        doubtful = view.fillable & ~view.masked & (verified < verify)
+        doubtful = view.fillable & ~view.masked
+        doubtful &= exceeds(verify, verified, view.rounding)
         allowed = torch.where(accepted > 1, before - 1, 0)
-        return doubtful & (order_of(-verified, doubtful) < allowed[:, None])
+        worst = order_of(-verified, doubtful, view.rounding)
+        return doubtful & (worst < allowed[:, None])
 
     return Strategy(
         f"wino({draft:g}, {verify:g}, {most})",

@@ -2,8 +2,9 @@ r"""Decoding strategies by their published names, each a combination of small pa
 
 ``c`` is the confidence of a position (the untempered probability of the token drawn
 there), ``n`` the number of masked positions in the current block. Every rule reveals
-the highest scores first and breaks ties in favour of the lowest position. A tie is
-equality to the last bit: logits that differ by a rounding error give scores that do.
+the highest scores first and breaks ties in favour of the lowest position. Rounding
+decides nothing: scores that differ by no more than it are a tie, and a bound that is
+met exactly counts as met, as each rule's inequality has it (``view.rounding``).
 
 Top-k rules take either ``k``, the number of tokens per step, or ``steps``, the total
 over all blocks: each block gets ``steps // blocks`` of them, and reveals
@@ -31,7 +32,14 @@ from dllm_tutorial.decoding.revise import (
     remdm_rescale,
     wino,
 )
-from dllm_tutorial.decoding.strategy import RANK, TIME, Strategy, View
+from dllm_tutorial.decoding.strategy import (
+    RANK,
+    TIME,
+    Strategy,
+    View,
+    exceeds,
+    reaches,
+)
 from dllm_tutorial.schedules import Schedule
 
 __all__ = [
@@ -84,8 +92,9 @@ def _margin(view: View) -> Tensor:
     return view.found.margin
 
 
-def _negative_entropy(view: View) -> Tensor:
-    return -view.found.entropy
+def _certainty(view: View) -> Tensor:
+    """exp(-H): equal entropies differ by rounding, their exponentials in proportion."""
+    return (-view.found.entropy).exp()
 
 
 # --- top-k: a fixed number of tokens per step, or a fixed number of steps ----------
@@ -150,7 +159,7 @@ def margin_top_k(k: int | None = None, *, steps: int | None = None) -> Strategy:
 
 def entropy_top_k(k: int | None = None, *, steps: int | None = None) -> Strategy:
     """Reveal the k lowest entropies (Dream, Ye et al. 2025)."""
-    return _top_k("entropy_top_k", _negative_entropy, k, steps, ["entropy"])
+    return _top_k("entropy_top_k", _certainty, k, steps, ["entropy"])
 
 
 # --- adaptive quotas ---------------------------------------------------------------
@@ -175,7 +184,7 @@ def confidence_threshold(gamma: float) -> Strategy:
     gamma = _checks.in_unit_interval(gamma, "gamma")
 
     def quota(view: View, score: Tensor) -> Tensor:
-        return (view.masked & (score >= gamma)).sum(-1)
+        return (view.masked & reaches(score, gamma, view.rounding)).sum(-1)
 
     name = f"confidence_threshold({gamma:g})"
     return Strategy(name, _confidence, _at_least_one(quota))
@@ -192,7 +201,8 @@ def factor(f: float) -> Strategy:
     def quota(view: View, score: Tensor) -> Tensor:
         c = _best_first(score, view, fill=-torch.inf)
         m = torch.arange(1, c.shape[-1] + 1, device=c.device)
-        return ((m + 1) * (1 - c) < f).sum(-1)  # rises with m, so a count is a prefix
+        least = (1 - f / (m + 1)).clamp(min=-1)  # c falls, this rises: a prefix
+        return exceeds(c, least, view.rounding).sum(-1)
 
     return Strategy(f"factor({f:g})", _confidence, _at_least_one(quota))
 
@@ -207,13 +217,13 @@ def entropy_bounded(gamma: float) -> Strategy:
     gamma = _checks.number(gamma, "gamma", 0)
 
     def quota(view: View, score: Tensor) -> Tensor:
-        h = -_best_first(score, view, fill=-torch.inf)
+        h = -_best_first(-view.found.entropy, view, fill=-torch.inf)
         bound = h.cumsum(-1) - h.cummax(-1).values
-        return (bound <= gamma).sum(-1)
+        return reaches(gamma, bound, view.rounding).sum(-1)
 
     return Strategy(
         f"entropy_bounded({gamma:g})",
-        _negative_entropy,
+        _certainty,
         _at_least_one(quota),
         needs=frozenset(["entropy"]),
     )
@@ -251,7 +261,8 @@ def klass(
         recent = view.memory["recent"]
         recent = torch.cat([recent[..., 1:], terms.sum(-1, keepdim=True)], -1)
         view.memory["previous"], view.memory["recent"] = now, recent
-        ready = (recent < kl).all(-1) & (view.found.confidence > confidence)
+        ready = exceeds(kl, recent, view.rounding).all(-1)
+        ready &= exceeds(view.found.confidence, confidence, view.rounding)
         ready &= view.step[:, None] >= history - 1
         return view.found.confidence + 2.0 * ready  # ready positions first
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dllm_tutorial.decoding.candidates import Candidates
 
-__all__ = ["RANK", "REMASK", "TIME", "TOKEN", "Strategy", "View", "order_of"]
+__all__ = [
+    "RANK",
+    "REMASK",
+    "TIME",
+    "TOKEN",
+    "Strategy",
+    "View",
+    "exceeds",
+    "order_of",
+    "reaches",
+]
 
 # Streams of random numbers: which token is drawn, which position is revealed, which
 # revealed position is masked again, when the next token is revealed.
@@ -30,6 +41,7 @@ class View:
     place: Tensor  # Long[B, L], of a position within its block, from 0
     length: Tensor  # Long[B, L], of that block, given tokens included
     found: Candidates  # what the logits say at each position
+    rounding: float  # relative difference of two equal numbers, see candidates.rounding
     shown: Tensor  # Float64[B, L], confidence with which a token was revealed
     memory: dict[str, Tensor]  # the strategy's own, kept from step to step
     uniform: Callable[[int], Tensor]  # stream -> Float64[B, L]
@@ -46,8 +58,10 @@ class Strategy:
         Published name and parameters.
     rank : callable
         View -> Float[B, L]: scores; the highest are revealed first, the lowest position
-        first among those that are equal to the last bit. Minus infinity is the lowest
-        score; NaN at a masked position makes ``generate`` raise ``ValueError``.
+        first among equals. Scores are equal if they differ by no more than
+        ``view.rounding`` of their size, what computing them leaves: 1e-10 for float64
+        logits, 4e-6 for others. Minus infinity is the lowest score; NaN at a masked
+        position makes ``generate`` raise ``ValueError``.
     quota : callable
         (View, scores) -> Long[B]: how many masked positions each row reveals.
     revise : callable or None
@@ -89,21 +103,40 @@ class Strategy:
         return self.name
 
 
-def order_of(score: Tensor, eligible: Tensor, favored: Tensor | None = None) -> Tensor:
+def order_of(
+    score: Tensor, eligible: Tensor, rounding: float, favored: Tensor | None = None
+) -> Tensor:
     """Rank 0, 1, ... of each position among the eligible ones: Long[B, L].
 
-    Highest score first (NaN above all). Among equals those in ``favored`` Bool[B, L]
-    come first, then the lowest position. Positions that are not eligible come last,
-    behind an eligible score of minus infinity too.
+    Highest score first. In sorted order a score that lies below the one before it by
+    no more than ``rounding`` times its size is equal to it: rounding does not decide.
+    Among equals those in ``favored`` Bool[B, L] come first, then the lowest position.
+    Positions that are not eligible come last, behind an eligible score of minus
+    infinity too.
     """
-    score = score.to(torch.float64)
-    lowest = torch.finfo(torch.float64).min  # before the ineligible ones
-    key = torch.where(eligible, score.clamp(min=lowest), -torch.inf)
-    if favored is None:
-        order = key.argsort(dim=-1, descending=True, stable=True)
-    else:
-        order = (~favored).int().argsort(dim=-1, stable=True)
-        best = key.gather(-1, order).argsort(dim=-1, descending=True, stable=True)
-        order = order.gather(-1, best)
-    places = torch.arange(score.shape[-1], device=score.device).expand_as(order)
+    most = torch.finfo(torch.float64).max
+    key = score.to(torch.float64).clamp(-most, most)  # before the ineligible ones
+    key, order = key.masked_fill(~eligible, -torch.inf).sort(-1, descending=True)
+    better, worse = key[:, :-1], key[:, 1:]
+    level = torch.zeros_like(order)  # number of the group of equals
+    level[:, 1:] = (better - worse > rounding * better.abs()).cumsum(-1)
+    if favored is not None:
+        level = 2 * level + ~favored.gather(-1, order)
+    length = score.shape[-1]
+    order = (level * length + order).sort(-1).values % length
+    places = torch.arange(length, device=score.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)
+
+
+def reaches(a: Any, b: Any, rounding: float) -> Any:
+    """a >= b for probabilities and nats, tensors or numbers; equals reach each other.
+
+    >>> reaches(0.1 + 0.7, 0.8, 1e-10), exceeds(0.1 + 0.2, 0.3, 1e-10)
+    (True, False)
+    """
+    return a >= b - rounding * (1 + abs(b))
+
+
+def exceeds(a: Any, b: Any, rounding: float) -> Any:
+    """a > b for probabilities and nats, tensors or numbers; equals do not."""
+    return a > b + rounding * (1 + abs(b))
