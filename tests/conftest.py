@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import torch
 from hypothesis import HealthCheck, settings
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import helpers
 
 if "OMP_NUM_THREADS" not in os.environ:  # as in make portable
     torch.set_num_threads(1)
