@@ -92,14 +92,7 @@ class _Writing(Task):
         Those that are left must agree, or the last one be announced as the answer
         (:func:`~dllm_tutorial.tasks.reading.chosen`).
         """
-        listed = reading.listed(texts)
-        answers = torch.full((len(listed), self.answer_length), PAD)
-        for row, text in zip(answers, listed, strict=True):
-            words = _readable(text)
-            if words and len(words) < len(row):
-                row[:] = EOS
-                row[: len(words)] = encode(words)
-        return answers
+        return reading.answers(texts, _readable, self.answer_length)
 
 
 def _text(tokens: Tensor) -> str:
