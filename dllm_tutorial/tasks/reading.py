@@ -99,7 +99,7 @@ def _unfenced(fence: re.Match[str]) -> str:
 
 def _untagged(tag: re.Match[str]) -> str:
     closing, name = tag[1], tag[2].lower()
-    if tag[0] in VOCABULARY:  # as in "<copy>", which a network may have written
+    if tag[0].lower() in VOCABULARY:  # as in "<copy>", which a network may have written
         return tag[0]
     if name in _BOXES and not closing:
         return _FINAL
