@@ -10,6 +10,7 @@ United Kingdom the right to print it belongs to the Crown.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
@@ -174,14 +175,8 @@ class CharTokenizer:
             ) from None
 
     def decode(self, tokens: Iterable[int] | Tensor) -> str:
-        """The text of a sequence of tokens; ValueError for one outside the alphabet."""
-        listed = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        places = [_checks.integer(token, "tokens", 0) for token in listed]
-        if places and max(places) >= self.vocab_size:
-            raise ValueError(
-                f"tokens must lie below {self.vocab_size}, got {max(places)}"
-            )
-        return "".join(self.alphabet[place] for place in places)
+        """The text of tokens; ValueError for one outside the alphabet."""
+        return "".join(self.alphabet[i] for i in _ids(tokens, self.vocab_size))
 
 
 class BytePairTokenizer:
@@ -205,8 +200,21 @@ class BytePairTokenizer:
         return self._tokenizer.encode(text).ids
 
     def decode(self, tokens: Iterable[int] | Tensor) -> str:
-        """The text of a sequence of tokens."""
-        return self._tokenizer.decode([int(i) for i in tokens])
+        """The text of tokens; ValueError for one outside the vocabulary.
+
+        A token may be a part of a character: bytes that make no character together
+        are shown as U+FFFD.
+        """
+        return self._tokenizer.decode(_ids(tokens, self.vocab_size))
+
+
+def _ids(tokens: Iterable[int] | Tensor, size: int) -> list[int]:
+    """Token ids as Python's integers, each in 0 ... size - 1."""
+    plain = [i.tolist() if isinstance(i, Tensor) else i for i in tokens]
+    found = [_checks.integer(i, "tokens", 0) for i in plain]
+    if found and max(found) >= size:
+        raise ValueError(f"tokens must lie below {size}, got {max(found)}")
+    return found
 
 
 def train_byte_pairs(texts: Iterable[str], vocab_size: int, path: str | Path) -> None:
@@ -256,10 +264,15 @@ def windows(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Tensor:
 
 
 def show(tokens: Iterable[int] | Tensor, tokenizer: Tokenizer, mask_id: int) -> str:
-    """One row of tokens as text, a shaded box for each mask."""
+    """One row of tokens as text, a shaded box for each mask.
+
+    What stands between two masks is decoded together, as one character may be several
+    tokens. ValueError for an id that is neither a token nor the mask.
+    """
+    ids = _ids(tokens, max(tokenizer.vocab_size, mask_id + 1))
     return "".join(
-        "\u2591" if int(token) == mask_id else tokenizer.decode([int(token)])
-        for token in tokens
+        "\u2591" * len(list(run)) if masked else tokenizer.decode(run)
+        for masked, run in itertools.groupby(ids, lambda token: token == mask_id)
     )
 
 

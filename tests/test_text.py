@@ -172,12 +172,49 @@ def test_character_tokenizer_refuses_strangers():
         text.CharTokenizer("abc").encode("abz")
     with pytest.raises(ValueError, match="distinct"):
         text.CharTokenizer("aba")
-    for tokens in ([-1], [0, 3], torch.tensor([3])):
-        with pytest.raises(ValueError, match="tokens must"):
-            text.CharTokenizer("abc").decode(tokens)
-    for tokens in ([1.5], torch.tensor([1.0]), "0"):
-        with pytest.raises(TypeError, match="tokens must"):
-            text.CharTokenizer("abc").decode(tokens)
+
+
+@pytest.mark.parametrize("name", ["char", "bpe"])
+def test_ids_that_are_no_tokens_are_refused_by_name(name):
+    tokenizer = text.tokenizer(name)
+    size = tokenizer.vocab_size
+
+    def show(tokens):
+        return text.show(tokens, tokenizer, size)
+
+    for tokens in ([-1], [0, size + 1], [2**70], torch.tensor([0, size + 60])):
+        for write in (tokenizer.decode, show):
+            with pytest.raises(ValueError, match="tokens must"):
+                write(tokens)
+    with pytest.raises(ValueError, match=f"tokens must lie below {size}"):
+        tokenizer.decode([0, size])
+    # the mask is no token of the tokenizer, nor is what lies between the two
+    assert show([size]) == "\u2591"
+    with pytest.raises(ValueError, match="tokens must"):
+        text.show([size], tokenizer, size + 1)
+    for tokens in ([1.5], torch.tensor([1.0]), "0", [True], torch.zeros(1, 2)):
+        for write in (tokenizer.decode, show):
+            with pytest.raises(TypeError, match="tokens must"):
+                write(tokens)
+    whole = tokenizer.encode("the United States")
+    for tokens in (torch.tensor(whole), np.array(whole), list(torch.tensor(whole))):
+        assert tokenizer.decode(tokens) == show(tokens) == "the United States"
+
+
+@given(st.text() | st.text("a\u00e9\u20ac\U0001f600 \n"), st.data())
+def test_a_row_is_shown_as_its_runs_between_masks_are_decoded(string, data):
+    """A character of several tokens is whole, beside a mask, too."""
+    tokenizer = text.tokenizer("bpe")
+    ids, mask_id = tokenizer.encode(string), tokenizer.vocab_size
+    assert text.show(ids, tokenizer, mask_id) == string
+    other = data.draw(st.text("\u00e9\u20ac z"))
+    row = [mask_id, *ids, mask_id, mask_id, *tokenizer.encode(other)]
+    assert text.show(row, tokenizer, mask_id) == f"\u2591{string}\u2591\u2591{other}"
+    # a mask inside a character leaves bytes that are none, as decode shows them
+    cut = data.draw(st.integers(0, len(ids)))
+    parts = [tokenizer.decode(part) for part in (ids[:cut], ids[cut:])]
+    row = torch.tensor([*ids[:cut], mask_id, *ids[cut:]])
+    assert text.show(row, tokenizer, mask_id) == "\u2591".join(parts)
 
 
 def test_shipped_byte_pairs_are_the_ones_learned_from_the_training_text(tmp_path):

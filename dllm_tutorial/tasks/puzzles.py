@@ -31,7 +31,6 @@ from dllm_tutorial.tasks.base import (
 )
 from dllm_tutorial.tasks.vocabulary import (
     EOS,
-    PAD,
     SEPARATOR,
     SYMBOLS,
     VOCABULARY,
@@ -104,15 +103,11 @@ class _Square(Task):
         and height, without blank cells. What is announced as columns or boxes is never
         the answer, what is announced as rows or a check not after another grid.
         """
-        rows = [self._read(text) for text in reading.listed(texts)]
-        return torch.tensor(rows, dtype=torch.long).view(-1, self.answer_length)
 
-    def _read(self, text: str) -> list[int]:
-        cells = _last_grid(reading.plain(text, _ASKED), self.order)
-        if cells is None:
-            return [PAD] * self.answer_length
-        missing = self.answer_length - len(cells)
-        return encode(cells).tolist() + [EOS] * missing
+        def read(text: str) -> str | None:
+            return _last_grid(reading.plain(text, _ASKED), self.order)
+
+        return reading.answers(texts, read, self.answer_length)
 
 
 class LatinSquare(_Square):

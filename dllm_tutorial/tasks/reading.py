@@ -8,12 +8,15 @@ several candidates is meant, by what :func:`rank` hears in the words before each
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dllm_tutorial.tasks.vocabulary import VOCABULARY
+import torch
+from torch import Tensor
 
-__all__ = ["chosen", "listed", "plain", "rank"]
+from dllm_tutorial.tasks.vocabulary import EOS, PAD, VOCABULARY, encode
+
+__all__ = ["answers", "chosen", "plain", "rank"]
 
 _FINAL = "\n\nFinal answer:\n"
 _BOXES = ("answer", "final_answer", "output", "result", "solution")  # tags of an answer
@@ -48,27 +51,40 @@ _FORMATTING = [
 ]
 
 
-def listed(texts: Iterable[str]) -> list[str]:
-    """Texts as a list; ``TypeError`` for a single string or anything but strings."""
+def answers(
+    texts: Iterable[str], read: Callable[[str], Sequence[str] | None], length: int
+) -> Tensor:
+    """The words that ``read`` finds in each text as an answer, Long[B, length].
+
+    All ``<pad>`` where it finds none, None, or more than an answer holds. ``TypeError``
+    for a single string or anything but strings.
+    """
     if isinstance(texts, str):
         raise TypeError(f"texts must be a list of strings, got the string {texts!r}")
-    found = list(texts)
-    for text in found:
+    rows = []
+    for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"texts must hold strings, got {text!r}")
-    return found
+        words = read(text) or ()
+        missing = length - len(words)
+        rows.append([*encode(words).tolist(), *[EOS] * missing])
+        if not words or missing < 1:
+            rows[-1] = [PAD] * length
+    return torch.tensor(rows, dtype=torch.long).view(-1, length)
 
 
 def plain(text: str, asked: str) -> str:
     """The answer without its formatting.
 
-    Left out are what stands before ``asked``, the last words of the question: it is
-    repeated; thoughts in ``<think>``; whatever follows an end token; code fences,
+    Left out are thoughts in ``<think>``; whatever follows an end token; what stands
+    before ``asked``, the last words of the question, where it is repeated; code fences,
     block quotes, emphasis, tags and LaTeX. A heading becomes a paragraph of its own,
     ``<answer>`` and a LaTeX box are announced as the final answer.
     """
-    text = "\n".join(text.splitlines()).rpartition(asked)[2]
-    parts = _END.split(_THOUGHT.sub("\n", text))
+    text = _THOUGHT.sub("\n", "\n".join(text.splitlines()))
+    question = r"\W+".join(re.findall(r"\w+", asked))
+    question = rf"(?is)\A.*\b{question}\b(?:[.:]?[^\w\s\[({{-]*(?=\s|\Z))?"
+    parts = (re.sub(question, "", part, count=1) for part in _END.split(text))
     text = next((part for part in parts if part.strip()), "")
     text = _TAG.sub(_untagged, _FENCE.sub(_unfenced, text.translate(_STRAIGHT)))
     for pattern, new in _FORMATTING:
@@ -83,7 +99,7 @@ def _unfenced(fence: re.Match[str]) -> str:
 
 def _untagged(tag: re.Match[str]) -> str:
     closing, name = tag[1], tag[2].lower()
-    if tag[0] in VOCABULARY:  # as in "<copy>", which a network may have written
+    if tag[0].lower() in VOCABULARY:  # as in "<copy>", which a network may have written
         return tag[0]
     if name in _BOXES and not closing:
         return _FINAL
@@ -100,7 +116,7 @@ _OBJECT = re.compile(  # "reverse the list [...]": nothing ends before the list
     r"\b(?:in|into|from|copy|reverse|sort|shuffle)(?: the)?(?: list| names)?[ \"'(]*$"
 )
 _MARKED = (
-    r"(?<![a-z])(?:final|answer|correct(?:ed|ion)?|solution)(?![a-z])",
+    r"(?<![a-z])(?:final|answer|(?<!to )correct(?:ed|ion)?|solution)(?![a-z])",
     r"(?<![a-z])(?:new|after|updated|modified|result(?:ing)?|output|using|without|"
     r"cop(?:y|ied)|(?:reverse|shuffle)d?|sort(?:ed)?|random\w*|alphabetical\w*|"
     r"(?:remov|replac|insert|delet|add)(?:e|ed|ing)?|another|different|alternative|"
@@ -122,7 +138,7 @@ def rank(said: str, after: str = "") -> int:
     line counts, and only what stands behind its last full stop; of ``after`` what
     stands before the first.
     """
-    said = re.split(r"[.!?](?: |$)|\n", said.strip())[-1].lower()
+    said = re.split(r"[.!?](?: |$)|\n", _TAG.sub("", said).strip())[-1].lower()
     after = re.split(r"[.!?](?: |$)|\n", after)[0].lower()
     if _REFUSED.search(f"{said} | {after}") or _OBJECT.search(said):
         return -1

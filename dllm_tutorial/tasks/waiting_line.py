@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -32,6 +33,7 @@ from dllm_tutorial.tasks.vocabulary import (
     EOS,
     FIRST_NAMES,
     LAST_NAMES,
+    MASK,
     NUMBERS,
     PAD,
     SEPARATOR,
@@ -325,6 +327,7 @@ class WaitingLine(Task):
         return texts
 
     def answer_text(self, answers: Tensor) -> list[str]:
+        _checks.token_range(answers, "answers", MASK + 1)
         texts = []
         for row in answers.tolist():
             tokens = list(itertools.takewhile(lambda token: token != EOS, row))
@@ -336,40 +339,32 @@ class WaitingLine(Task):
     def parse(self, texts: list[str]) -> Tensor:
         """Free-text answers as tokens, Long[B, A]; all ``<pad>`` if unreadable.
 
-        A list stands in brackets, in numbered or bulleted lines, in a row or column of
-        a table, or in lines or short paragraphs of nothing but names, which a heading,
-        a colon or "is" may introduce; names stand in quotes or not, with a comma, a
-        semicolon, a line break or "and" between them. Formatting is taken off first
+        A list is a run of names with nothing but one and the same mark between them: a
+        comma or the like, a line break, a blank line, a bullet, the next number; before
+        the last name "and" will do. It stands in brackets or fills its lines, behind a
+        label or not. Formatting is taken off first
         (:func:`~dllm_tutorial.tasks.reading.plain`), and the question where it is
         repeated.
 
-        All lists of the text are candidates. One name by itself is none beside a longer
-        list, nor is what is announced as given ("original", "from") or refused
-        ("cannot"). Those that are left must agree, or the last one be announced as the
-        answer (:func:`~dllm_tutorial.tasks.reading.chosen`). A word that is no name
-        among the items makes a list unreadable.
+        All lists of the text are candidates, so that a run is never cut: one that is
+        irregular, has an empty item (``["Ada",, "Ben"]``), or has something beside it
+        that may be an item of it, is a candidate that cannot be read. One name by
+        itself is none beside a longer list, nor is what is announced as given
+        ("original", "from") or refused ("cannot"). Those that are left must agree, or
+        the last one be announced as the answer
+        (:func:`~dllm_tutorial.tasks.reading.chosen`).
         """
-        rows = [self._read(text) for text in reading.listed(texts)]
-        return torch.tensor(rows, dtype=torch.long).view(-1, self.answer_length)
+        return reading.answers(texts, self._read, self.answer_length)
 
-    def _read(self, text: str) -> list[int]:
-        unreadable = [PAD] * self.answer_length
+    def _read(self, text: str) -> list[str] | None:
         lists = _lists(reading.plain(text, _ASKED))
-        longest = max((len(one.items) for one in lists if one.rank >= 0), default=0)
-        items = reading.chosen(
-            (tuple(one.items) if one.whole else None, one.rank)
-            for one in lists
-            if len(one.items) > 1 or longest == 1
-        )
-        tokens: list[int] = []
-        for words in map(str.split, items or ()):
+        items = reading.chosen((one.items, one.rank) for one in lists)
+        listed = [item.split() for item in items or ()]
+        for words in listed:
             known = [w in names for w, names in zip(words, NAMES, strict=False)]
             if len(words) != self.words_per_item or not all(known):
-                return unreadable
-            tokens += encode(words).tolist()
-        if not tokens or len(tokens) >= self.answer_length:
-            return unreadable
-        return tokens + [EOS] * (self.answer_length - len(tokens))
+                return None
+        return list(itertools.chain(*listed))
 
 
 def _alphabetical(items: Tensor) -> Tensor:
@@ -386,159 +381,230 @@ def _words(tokens: list[int]) -> str:
 
 # ------------------------------------------------------------------ free-text answers
 
-_MARKER = re.compile(  # of a bulleted or numbered line, or of a row of a table
-    r"(?:[-*+•◦▪‣–—] |(?:position |item |name |no\.? |#)?\(?\d{1,4} ?[.):|] ?)", re.I
+# In the text that is read a slot stands for each name, which keeps the grammar short.
+_SLOT = "\ufffc"
+_NAME = "|".join(itertools.chain(*NAMES))
+_ITEM = re.compile(
+    rf"""(?<!\w)(["'_]|__|)((?:{_NAME})(?: (?:{_NAME}))*)(?<=\w)\1(?!\w)"""
 )
-_INLINE = re.compile(r"[,;]? (?=\(?\d{1,4}[.):] )")  # before the 2. of "1. Ada, 2. Ben"
-_LABEL = re.compile(r"\A(?:(.*(?:[:=]|\b(?:is|are)\b)) ?)?(.*)\Z")
-_HEADING = re.compile(r"\b(?:names?|items?|lists?|line)\b|[!?]$", re.I)
-_WRITTEN = re.compile(r"[^\W\d]|[\[\](){}]")
-_ROUND = re.compile(r"(?m)(^|[:=]|\bis)( ?)[({]([^()\[\]{}]*)[)}]")
-_KEY = re.compile(r"""(["'])[\w ]*\1 ?: ?(?=["'])""")  # of a JSON object
-_BRACKET = re.compile(r"([\[\]])")
-_BETWEEN = re.compile(r" ?(?:[,;]\n*|\n+|\|) ?(?:(?:and|&) )?| (?:and|&|->|→) ")
-_QUOTED = re.compile(r"""(["'_]|__)([^"'_]*)\1""")
-_NAMES = frozenset(itertools.chain(*NAMES))
+_NUMBER = r"(?i:(?:position |item |name |no\.? |#)?\(?\"?\d{1,4}\"? ?[.):|-] ?)"
+_MARK = rf"(?:[-*+•◦▪‣–—] |{_NUMBER})"  # of a line, or of a row of a table
+_GAP = (  # between two names: a sign, line breaks, "and", the mark of the second
+    rf" ?([,;|]|->|→|\.(?=\n)|) ?(\n*)((?:(?:and|&) )?)((?:(?<=\n){_MARK}|{_NUMBER})?)"
+)
+_HEAD = re.compile(rf"(?s)\A(.*?)({_MARK}|)([\"']?)\Z")
+_LABEL = re.compile(r".*(?:[:=!?.]|\b(?:is|are)) ?", re.S)
+_ROUND = re.compile(
+    rf"(?m)((?:^|[:=]|\bis) ?)[({{](\s*{_MARK}?{_SLOT}(?:{_GAP}{_SLOT})+,?\s*)[)}}]"
+)
+_RULE = re.compile(r"[|:+ ]*[-=*_]{2,}[-=*_|:+ ]*|(?:\| ?:?-+:? ?)*\|")
+_WORDS = re.compile(r"\b(?!and\b)[A-Za-z]{2,}")
+_EDIT = re.compile(
+    r"(?i)\b(?:(?:remov|delet|insert|add|replac|omit|exclud|drop)\w*|names?|out)\W*$"
+)
+_ENDED = re.compile(r"[^\n]*?(?<!\d)[.!?]|\W*\n")
+_HEADING = re.compile(r"\b(?:names?|items?|lists?|line)\b|[!?:]$", re.I)
+
+
+class _Gap(NamedTuple):
+    """What is between two names of a list."""
+
+    sign: str
+    lines: int
+    mark: str
+
+    @property
+    def is_blank(self) -> bool:
+        return self.lines > 1 and not self.mark
 
 
 @dataclass
 class _List:
-    """A list as it stands in a text.
+    """A list in a text.
 
     Parameters
     ----------
-    items : list of str
+    slots : range
+        Which of the text's names are its items.
     rank : int
         What the words around it make of it, see :func:`reading.rank`.
-    marked : bool
-        Whether its lines have bullets or numbers.
-    whole : bool
-        Whether it can be read; not so if one of its lines is no name.
+    closed : bool
+        Whether it stands in brackets.
+    mark : str
+        The bullet or the kind of number before each item.
     apart : bool
-        Whether it has one name a paragraph so far.
+        Whether a blank line may be between its items.
+    items : tuple of str or None
+        None if it cannot be read.
     """
 
-    items: list[str]
+    slots: range
     rank: int
-    marked: bool = False
-    whole: bool = True
-    apart: bool = False
+    closed: bool
+    mark: str
+    apart: bool
+    items: tuple[str, ...] | None
 
 
 def _lists(text: str) -> list[_List]:
     """The lists of names in a text, in its order."""
+    text = text.replace(_SLOT, "?")
+    names = _ITEM.findall(text)  # with the quotes around them
+    text = _ROUND.sub(r"\1[\2]", _ITEM.sub(_SLOT, text))
+    lines = ("" if _RULE.fullmatch(x) else x.strip(" |") for x in text.split("\n"))
+    text = "\n".join(["", *lines, ""])
+    if not names or text.count("[") > text.count("]") or "[]" in text:
+        return []  # no list, or one that is cut off or empty
+    around = text.split(_SLOT)  # slot i is between parts i and i + 1
+    depth = [*itertools.accumulate(p.count("[") - p.count("]") for p in around)]
     found: list[_List] = []
-    said, parts = "", _parts(_ROUND.sub(_squared, text))
-    for i, (part, in_brackets) in enumerate(parts):
-        if in_brackets:
-            after = parts[i + 1][0] if i + 1 < len(parts) else ""
-            items = _items(part)
-            whole = all(map(_is_name, items))
-            found.append(_List(items, reading.rank(said, after), whole=whole))
-            said = ""
-        else:
-            said = _add_lines(found, said, part)
-    return [one for one in found if any(map(_is_name, one.items))]
+    for slots in _runs([_gap(part) for part in around[1:-1]]):
+        done = found[-1].slots.stop if found else 0
+        said = _SLOT.join(around[done : slots.start + 1])
+        parts = around[slots.start : slots.stop + 1]
+        parts[0] = _SLOT * (slots.start > 0) + parts[0]
+        parts[-1] += _SLOT * (slots.stop < len(names))
+        one = _list(slots, parts, said, closed=depth[slots.start] > 0)
+        own = names[slots.start : slots.stop]
+        alike = len({(bool(quote), len(name.split())) for quote, name in own}) == 1
+        if one and one.items is not None:
+            one.items = tuple(name for _, name in own) if alike else None
+        found += [one] if one else []
+    owner = {slot: one for one in found for slot in one.slots}
+    for one in found:
+        for slot in (one.slots.start - 1, one.slots.stop):
+            if 0 <= slot < len(names):
+                beside = around[slot], around[slot + 1]
+                if not _is_other(one, owner.get(slot), *beside, slot < one.slots.start):
+                    one.items = None
+    return found
 
 
-def _squared(found: re.Match[str]) -> str:
-    """Round and curly brackets as square ones, where they hold nothing but names."""
-    inside = _KEY.sub("", found[3])
-    items = _items(inside)
-    is_list = len(items) > 1 and all(map(_is_name, items))
-    return f"{found[1]}{found[2]}[{inside}]" if is_list else found[0]
+def _gap(text: str) -> _Gap | None:
+    """What is between two names; None where that makes no list of them."""
+    found = re.fullmatch(_GAP, text)
+    if not found or not text.strip(" "):
+        return None
+    sign, lines, _, mark = found.groups()
+    return _Gap(sign, 0 if sign in (",", ";") else min(len(lines), 2), _kind(mark))
 
 
-def _parts(text: str) -> list[tuple[str, bool]]:
-    """A text cut into what is and what is no list in brackets.
+def _kind(mark: str) -> str:
+    return re.sub(r"\d+", "#", mark).strip().lower()
 
-    A bracket that is not closed is a list cut off: then nothing is cut.
+
+def _marked(line: str) -> str:
+    """The bullet or the kind of number with which a line begins."""
+    begun = re.match(_MARK, f"{line} ")
+    return _kind(begun[0]) if begun else ""
+
+
+def _runs(gaps: list[_Gap | None]) -> Iterator[range]:
+    """The names between which there are nothing but marks.
+
+    A blank line ends a run, unless a bullet or a number follows or the names on both
+    sides of it have lines of their own.
     """
-    parts, depth = [("", False)], 0
-    for part in _BRACKET.split(text):
-        if part in ("[", "]"):
-            depth = max(0, depth + (1 if part == "[" else -1))
-        elif depth and _is_list_like(_items(part)):
-            parts += [(part, True), ("", False)]
-        else:
-            parts[-1] = (parts[-1][0] + part, False)
-    return parts if depth == 0 else [(text, False)]
+    near = [False, *(bool(gap and not gap.is_blank) for gap in gaps), False]
+    alone = [not before and not after for before, after in itertools.pairwise(near)]
+    start = 0
+    for i, gap in enumerate([*gaps, None], 1):
+        if not near[i] and not (gap and alone[i - 1] and alone[i]):
+            yield range(start, i)
+            start = i
 
 
-def _add_lines(found: list[_List], said: str, text: str) -> str:
-    """Add the lists of a text without brackets; the line behind the last of them.
+def _list(slots: range, parts: list[str], said: str, *, closed: bool) -> _List | None:
+    """The list that a run of names makes; None for names in a sentence.
 
-    A line is a list, or an item of one, or prose, which ends a list. One or two words
-    that are no names are taken for an item that is none, unless they are a heading.
+    ``parts`` are what stands before, between and behind the names; ``said`` what
+    stands before them since the last list.
     """
-    last, after_gap = None, False
-    for line in _lines(text):
-        bare = _MARKER.sub("", line, count=1) if _MARKER.match(line) else line
-        label, rest = _LABEL.findall(bare)[0]
-        items = _items(rest)
-        names, marked = all(map(_is_name, items)), bare != line and not label
-        if not line:
-            after_gap = True
-            continue
-        if not marked and not names and not _may_be_items(line, label, items):
-            last = None
-        elif last and not label and _continues(last, items, marked, after_gap):
-            last.apart &= after_gap
-            last.items += items
-            last.whole &= names and not (marked and len(items) > 1)
-        else:
-            last = _List(items, reading.rank(said + label), marked)
-            last.whole = names and not (marked and len(items) > 1)
-            last.apart = names and len(items) == 1
-            found.append(last)
-        after_gap = False
-        said = "" if last and any(map(_is_name, items)) else f"{line}\n"
-    return said
+    before, *between, after = parts
+    gaps = [gap for gap in map(_gap, between) if gap]
+    _, begins, head = before.rpartition("[" if closed else "\n")
+    tail, ends, behind = after.partition("]" if closed else "\n")
+    label, mark, quote = _HEAD.findall(head)[0]
+    if gaps and not gaps[0].mark:
+        label, mark = label + mark, ""
+    if closed:
+        rank = reading.rank(said.rpartition("[")[0].rstrip("[ "), behind.split("[")[0])
+    else:
+        rank = reading.rank(said[: len(said) - len(mark + quote)])
+    starts = begins and not label.strip() or not closed and _LABEL.fullmatch(label)
+    if len(slots) == 1 and _EDIT.search(label):
+        rank = -1
+    stops = ends and re.fullmatch(rf"\s*(?:[,;.!]?{quote}|{quote}[,;.!])\s*", tail)
+    if not (starts and stops):  # but for one word it may be a list all the same
+        words = max(len(re.findall(r"\w+", part)) for part in (head, tail))
+        listed = closed or gaps and words < 2
+        return _List(slots, rank, closed, "", False, None) if listed else None
+    # one name beside the label of lines may be the first or belong to the label
+    unclear = label.strip() and not mark and any(gap.lines for gap in gaps) and rank < 2
+    apart = len(slots) == 1 or any(gap.is_blank for gap in gaps)
+    unclear = unclear or closed and re.match(r"\W*becomes?\b", behind)
+    whole = not unclear and _is_regular(gaps, [mark, *between])
+    if not closed:
+        above = [] if label.strip() else before.split("\n")[-2::-1]
+        beside = (above, after.split("\n")[1:])
+        whole &= not any(_continues(lines, _kind(mark), apart) for lines in beside)
+        whole &= not re.fullmatch(_MARK, label)
+    return _List(slots, rank, closed, _kind(mark), apart, () if whole else None)
 
 
-def _lines(text: str) -> list[str]:
-    """Lines without the frame of a table; "1. Ada, 2. Ben" stands on two."""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        bare = line.strip(" |")
-        starts = _MARKER.match(bare) and bare.lstrip("(").startswith("1")
-        lines += _INLINE.split(bare) if starts else [bare]
-    return ["" if re.fullmatch(r"[-=_*|:+ ]*", line) else line for line in lines]
+def _is_regular(gaps: list[_Gap], marks: list[str]) -> bool:
+    """Whether the same stands between all names, and numbers before them count."""
+    same = gaps
+    if len(gaps) > 1 and gaps[0].sign in (",", ";") and not any(gaps[-1]):
+        same = gaps[:-1]  # "and" before the last name
+    numbers = [int(number) for number in re.findall(r"\d+", " ".join(marks))]
+    first = numbers[0] if numbers else 0
+    counted = numbers in ([first + i for i, _ in enumerate(numbers)], [1] * len(numbers))
+    return (
+        len(set(same)) <= 1
+        and all(gap.mark == _kind(marks[0]) for gap in gaps)
+        and first < 2
+        and counted
+    )
 
 
-def _may_be_items(line: str, label: str, items: list[str]) -> bool:
-    """Whether a line without a marker may be part of a list, though not all are names.
-
-    It holds a name beside something else, or is one or two words.
-    """
-    if label:
-        return label[-1] in ":=" and _is_list_like(items)
+def _continues(lines: list[str], mark: str, apart: bool) -> bool:
+    """Whether the lines beside a list begin with an item: no name, or an empty one."""
+    line = next(filter(None, lines), "")
+    if mark and _marked(line) == mark:
+        return not line.endswith(":")
+    for part in (line, re.sub(r"^.*(?:[:=!?.]|\b(?:is|are)) (?=\S)", "", line)):
+        first = re.split(r"[|,;!(]| - | (?:is|are)\b", re.sub(f"^{_MARK}", "", part))[0]
+        words = [word.strip(".\"'_") for word in first.split()]
+        if line and len(words) <= 2 and all(word in ("", *VOCABULARY) for word in words):
+            return bool(apart or mark or line == lines[0])
     is_heading = _HEADING.search(line) or reading.rank(line) != 0
-    stub = len(line.split()) <= 2 and _WRITTEN.search(line) and not is_heading
-    return bool(stub) or _is_list_like(items)
+    is_stub = 0 < len(line.split()) <= 2 and _SLOT not in line and not is_heading
+    return is_stub and (apart or line == lines[0])
 
 
-def _continues(last: _List, items: list[str], marked: bool, after_gap: bool) -> bool:
-    if marked != last.marked:
+def _is_other(
+    one: _List, other: _List | None, before: str, after: str, is_first: bool
+) -> bool:
+    """Whether the name beside a list, between two parts of the text, is no item of it.
+
+    It is in a list of its own, or is told apart by words that announce something; a
+    name in a sentence also by the end of a label, as in "The list without Ada:", or a
+    blank line; one beside brackets by any words, but not by those with which the
+    sentence goes on.
+    """
+    gap = after if is_first else before
+    line = before.rpartition("\n")[2], after.partition("\n")[0]
+    if one.mark and _marked(line[0]) == one.mark and not (other and other.items):
         return False
-    one_name = len(items) == 1 and _is_name(items[0])
-    return not after_gap or marked or (last.apart and one_name)
-
-
-def _items(text: str) -> list[str]:
-    """What stands between commas and line breaks; the last comma may be too many."""
-    text = _unquoted(re.sub(r"[,;]?\.?$", "", text.strip()).rstrip())
-    return [_unquoted(part) for part in _BETWEEN.split(text)]
-
-
-def _unquoted(text: str) -> str:
-    found = _QUOTED.fullmatch(text.strip())
-    return (found[2] if found else text.strip()).removesuffix(".")
-
-
-def _is_list_like(items: list[str]) -> bool:
-    return any(map(_is_name, items)) and all(len(item.split()) <= 2 for item in items)
-
-
-def _is_name(text: str) -> bool:
-    return all(word in _NAMES for word in text.split(" "))
+    words = _WORDS.search(gap)
+    if other and len(other.slots) > 1 and (words or other.items):
+        return True
+    if len(one.slots) > 1 and reading.rank(gap) != 0:
+        return True
+    if one.closed and words:
+        return is_first or bool(_ENDED.match(gap))
+    within = _WORDS.search(line[0]) and _WORDS.search(line[1])
+    is_label = _WORDS.search(line[0]) and line[1].lstrip("\"' ").startswith(":")
+    blank = "\n\n" in gap and (within or not one.apart)
+    return not other and bool(is_label or blank)

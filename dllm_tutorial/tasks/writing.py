@@ -8,6 +8,7 @@ language model's judgment: the exact joint counts all valid sentences
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -92,14 +93,7 @@ class _Writing(Task):
         Those that are left must agree, or the last one be announced as the answer
         (:func:`~dllm_tutorial.tasks.reading.chosen`).
         """
-        listed = reading.listed(texts)
-        answers = torch.full((len(listed), self.answer_length), PAD)
-        for row, text in zip(answers, listed, strict=True):
-            words = _readable(text)
-            if words and len(words) < len(row):
-                row[:] = EOS
-                row[: len(words)] = encode(words)
-        return answers
+        return reading.answers(texts, _readable, self.answer_length)
 
 
 def _text(tokens: Tensor) -> str:
@@ -118,26 +112,75 @@ def _words(answer: list[int]) -> tuple[str, ...] | None:
     return tuple(VOCABULARY[token] for token in answer[:length])
 
 
+_FEWEST, _LONG = 3, 5  # words of an attempt, of a right sentence
+_WORD = rf"(?<!\w)(?<!\w['-])(?:{'|'.join(WORDS)})(?!['-]?\w)"
+_RUN = re.compile(rf"(?i)({_WORD}(?:[\s,\"'*–—-]+{_WORD})*)")
+_LIST = re.compile(rf"(?im)(^|[:;.] ){_WORD}(?:, ?{_WORD})+,?(?=[.;]|$)")
+_QUOTATION = re.compile(r'"((?:[^\s"]+\s+){2,}[^\s"]+)"')
+_UNDERLINE = re.compile(r"(?<!\w)_+(?=[^\W_])|(?<=[^\W_]|[.!?])_+(?!\w)")
+_BULLET = re.compile(r"(?m)^[-*+•–—] ?")
+_START = re.compile(r"(?:[.!?;()\[\]{}|\n]|(?:(?<=[\w)\]])|(?<=\w[\"'])):)[ \"'*,–—-]*\Z")
+_END = re.compile(r"[ \"'*,–—-]*(?:[.!?;()\[\]{}|\n]|(?<! ):|\Z)")
+_ABOVE = re.compile(r"(?<=\s)(\S[^\n]*)\s*\n\s*\Z")
+_BELOW = re.compile(r"\A\s*\n\s*(\S[^\n]*)")
+_CAPITALS = {w for w in VOCABULARY if w.lower() in WORDS} - {*WORDS}  # "A", "Young"
+_ALL = {word.lower() for word in VOCABULARY} | {"_"}
+
+
 def _readable(text: str) -> tuple[str, ...] | None:
     """The one sentence of a free-text answer, None where there is none or several."""
-    found, said = [], ""
-    text = _QUOTATION.sub(r"\n\1\n", reading.plain(text, _ASKED).lower())
-    for piece, end in _PIECE.findall(text):
-        words = tuple(word.strip(_MARKS) for word in piece.split())
-        words = tuple(word for word in words if word)
-        if len(words) >= _FEWEST and _LEXICON.issuperset(words):
-            found.append((words, reading.rank(said)))
-            said = ""
-        else:
-            said += piece + end
+    text = _BULLET.sub("|", _UNDERLINE.sub("", reading.plain(text, _ASKED)))
+    text = "\n" + _QUOTATION.sub(r"|\1|", _LIST.sub(r"\1#.", text))
+    parts = _RUN.split(text)  # every other one a run of words
+    around, runs = parts[::2], parts[1::2]
+    apart = [
+        bool(_START.search(before) and _END.match(after))
+        for before, after in itertools.pairwise(around)
+    ]
+    size = [len(run.split()) for run in runs]
+    stub = [end and n < _FEWEST for end, n in zip(apart, size, strict=True)]
+    found, done = [], 0
+    for i, run in enumerate(runs):
+        rank = reading.rank("".join(parts[done : 2 * i + 1]))
+        fewest = _FEWEST if apart[i] or rank == 2 else _LONG
+        if size[i] < fewest:
+            continue
+        # a word or two, or a line of other words of the vocabulary, may belong to it
+        before, after = around[i : i + 2]
+        cut = any(stub[i - 1 : i]) and not re.search(r"[\w#]", before)
+        cut |= any(stub[i + 1 : i + 2]) and not re.search(r"[\w#]", after)
+        cut |= any(_is_other(line, -1) for line in _ABOVE.findall(before))
+        cut |= any(_is_other(line, 0) for line in _BELOW.findall(after))
+        value = None if cut or not apart[i] else _joined(run)
+        found.append((value, rank))
+        done = 2 * i + 2
     return reading.chosen(found)
 
 
-_LEXICON = frozenset(WORDS)
-_FEWEST = 3  # words of an attempt; a right sentence has five
-_MARKS = "\"'`*_,()[]<>-–—“”‘’«»•"
-_PIECE = re.compile(r"([^.!?:;\n()\[\]{}|]*)([.!?:;\n()\[\]{}|]|\Z)")
-_QUOTATION = re.compile(r'"((?:[^\s"]+\s+){2,}[^\s"]+)"')
+def _is_other(line: str, place: int) -> bool:
+    """Whether a line begins (0) or ends (-1) with vocabulary that is no English."""
+    part = ":" if line.strip(".\"'") == ":" else re.split(r"[|:;,!?(]|[.](?!$)| - ", line)[place]
+    words = re.findall(r"[^\s.*\"')]+", part.lower())
+    return bool(words) and _ALL.issuperset(words)
+
+
+def _joined(run: str) -> tuple[str, ...] | None:
+    """The words of a run, None if its lines are not one sentence.
+
+    A line that begins with a capital is a sentence of its own. The whole may be there
+    several times.
+    """
+    lines = [re.findall(r"\w+", line) for line in run.split("\n")]
+    lines = [words for words in lines if words]
+    low = [[word.lower() for word in words] for words in lines]
+    size = next(i for i, _ in enumerate(low, 1) if low == low[:i] * (len(low) // i))
+    loud = run.isupper()
+    if not loud and any(words[0][0].isupper() for words in lines[1:size]):
+        return None
+    if not loud and _CAPITALS.intersection(list(itertools.chain(*lines[:size]))[1:]):
+        return None
+    return tuple(itertools.chain(*low[:size]))
+
 
 # ------------------------------------------------------------------ words to sentence
 
