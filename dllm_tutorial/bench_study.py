@@ -90,7 +90,7 @@ def load(model: str) -> Denoiser:
     if model.startswith("stage"):
         updates, seed = model.removeprefix("stage").split("-")
         return stages(int(seed))[int(updates)]
-    return pretrained.load_network(f"tasks-{model}")[0]
+    return pretrained.load_network(f"tasks-{model}", "cpu")[0]
 
 
 @functools.cache

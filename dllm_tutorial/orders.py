@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dllm_tutorial import _checks
+from dllm_tutorial import _checks, _random
 from dllm_tutorial.denoiser import Denoiser
 
 __all__ = [
@@ -152,7 +152,7 @@ def order_of_each(x: Tensor, order: Tensor) -> Tensor:
             f"order must be one order or one for each of {len(x)} sequences, got shape "
             f"{tuple(order.shape)}"
         )
-    return order.to(x.device).expand(x.shape)
+    return _random.move(order, x.device).expand(x.shape)
 
 
 def step_log_prob(

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks
+from dllm_tutorial._random import uniform
 from dllm_tutorial.tasks import reading
 from dllm_tutorial.tasks.answers import AnswerTable
 from dllm_tutorial.tasks.base import (
@@ -37,7 +38,7 @@ from dllm_tutorial.tasks.lexicon import (
     WORDS,
     Concepts,
 )
-from dllm_tutorial.tasks.sentences import CLASSES, Language, SentenceJoint, uniform
+from dllm_tutorial.tasks.sentences import CLASSES, Language, SentenceJoint
 from dllm_tutorial.tasks.vocabulary import (
     EOS,
     MASK,
