@@ -16,7 +16,7 @@ def device() -> torch.device:
 
 def environment(profile: str) -> str:
     """One line on where a notebook runs: Python, torch, device and profile."""
-    where = "CPU" if device().type == "cpu" else torch.cuda.get_device_name()
+    where = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
     return (
         f"python {platform.python_version()} | torch {torch.__version__} | "
         f"{where} | profile {profile}"

@@ -7,8 +7,8 @@ chunk of the vocabulary (``_in_chunks``). A token is then found in two levels, f
 chunk, then its place in it. On a GPU, and for a compiler that fuses operations by
 itself, few operations on all logits at once cost least (``_whole``).
 
-Every operation treats each position alike, whatever tile or batch it lies in, so equal
-logits give equal numbers to the last bit: ties are decided by those bits.
+Every operation treats each position alike, whatever tile or batch it lies in. Numbers
+that differ by no more than ``rounding`` are one value to all who compare them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Candidates", "propose"]
+__all__ = ["Candidates", "propose", "rounding"]
 
 TILE = 2**20  # elements read at a time, 4 MB of float32
 NARROW = 128  # vocabularies up to this size are not cut into chunks
 COLDEST = 1e-30  # a temperature between 0 and this does what this one does
 NEVER = -1100.0  # exp(NEVER) == 0; stands for log 0 in products
 BELOW_ONE = 1 - 2.0**-53
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """How far apart two equal probabilities may come out, relative to their size.
+
+    It covers what is left in them by logits of ``dtype`` and the arithmetic on these:
+    1e-9 for float64, 32 units in the last place of float32 for all others, which are
+    read as float32.
+
+    >>> rounding(torch.float64)
+    1e-09
+    """
+    if dtype == torch.float64:
+        return 1e-9
+    return 32 * torch.finfo(torch.float32).eps
 
 
 class Candidates(NamedTuple):
@@ -68,7 +83,8 @@ def propose(
     uniform : Tensor
         Float64[B, L] in (0, 1), one per position; of no effect at temperature 0.
     temperature : float
-        0 takes the most probable token, the lowest id among equals.
+        0 takes the most probable token, the lowest id among those that are equally
+        probable up to :func:`rounding`.
     top_p : float or None
         Draw from the smallest set of most probable tokens whose tempered probability
         reaches ``top_p`` (Holtzman et al. 2020).
@@ -81,18 +97,19 @@ def propose(
     size, vocab_size = rows.shape
     if temperature > 0:
         temperature = max(temperature, COLDEST)
+    tie = rounding(logits.dtype)
 
     fused = _fused(logits)
     count = size if fused else max(1, TILE // vocab_size)
     if fused or vocab_size <= NARROW or top_p is not None:
         tiles = zip(rows.split(count), u.split(count), strict=True)
         each = [
-            _whole(_read(part, suppressed), v, temperature, top_p, want)
+            _whole(_read(part, suppressed), v, tie, temperature, top_p, want)
             for part, v in tiles
         ]
         found = _join(each)
     else:
-        found = _in_chunks(rows, u, temperature, want, suppressed, count)
+        found = _in_chunks(rows, u, tie, temperature, want, suppressed, count)
     shaped: list[Any] = [x if x is None else x.view(logits.shape[:2]) for x in found]
     if "log_probs" in want:
         shaped.append(_read(logits, suppressed).log_softmax(-1))
@@ -123,6 +140,7 @@ def _join(tiles: list[list[Any]]) -> list[Any]:
 def _whole(
     logits: Tensor,
     uniform: Tensor,
+    tie: float,
     temperature: float,
     top_p: float | None,
     want: frozenset[str],
@@ -133,7 +151,7 @@ def _whole(
     """
     # Fresh memory costs page faults: the search and p take turns in the same.
     scratch = None if _fused(logits) else torch.empty_like(logits)
-    peak, best = _largest(logits, scratch)
+    peak, best = _largest(logits, tie, scratch)
     p = torch.softmax(logits, -1, out=scratch)
     token = best
     if temperature > 0:
@@ -153,7 +171,7 @@ def _whole(
         top = p.gather(-1, best).to(torch.float64)
     if "margin" in want:
         second = logits.scatter(-1, best, -torch.inf).amax(-1, keepdim=True)
-        margin = _margin(second - peak, top)
+        margin = _margin(second - peak, top, tie)
     if "entropy" in want:
         entropy = _entropy(_moments(logits, peak, p), top)
     return [token, confidence, peak, margin, entropy]
@@ -162,6 +180,7 @@ def _whole(
 def _in_chunks(
     rows: Tensor,
     uniform: Tensor,
+    tie: float,
     temperature: float,
     want: frozenset[str],
     suppressed: Tensor | None,
@@ -177,7 +196,8 @@ def _in_chunks(
     for part in rows.split(count):
         tiles.append(_survey(_read(part, suppressed), temperature, want, buffer))
     maxima, masses, hot, moments = _join(tiles)
-    peak, best = _largest(maxima)
+    peak = maxima.amax(-1, keepdim=True)
+    best = _first(maxima, peak - tie)
     total = masses.sum(-1, keepdim=True, dtype=torch.float64)
 
     def inside(chunk: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,12 +210,12 @@ def _in_chunks(
     margin = entropy = None
     if temperature == 0 or "margin" in want:
         logits, first = inside(best)
-        _, place = _largest(logits)
+        place = _first(logits, peak - tie)
         token, confidence = first + place, 1 / total
     if "margin" in want:
         near = logits.scatter(-1, place, -torch.inf).amax(-1, keepdim=True)
         far = maxima.scatter(-1, best, -torch.inf).amax(-1, keepdim=True)
-        margin = _margin(torch.maximum(near, far) - peak, 1 / total)
+        margin = _margin(torch.maximum(near, far) - peak, 1 / total, tie)
     if "entropy" in want:
         entropy = _entropy(moments / total, 1 / total)
     if temperature > 0:
@@ -226,22 +246,33 @@ def _survey(
     return [maxima, masses, hot, moments]
 
 
-def _largest(values: Tensor, scratch: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The largest of Float[n, k] and its place, the first one among equals: [n, 1].
+def _largest(
+    logits: Tensor, tie: float, scratch: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The largest of Float[n, V] and the first place that is as large up to ``tie``,
+    a relative difference of probabilities: [n, 1]. ``scratch`` as in ``_first``."""
+    if logits.shape[-1] <= NARROW:
+        peak = logits.amax(-1, keepdim=True)
+        return peak, _first(logits, peak - tie, scratch)
+    maxima = _by_chunk(torch.amax, logits)
+    peak = maxima.amax(-1, keepdim=True)
+    inside, first = _inside(logits, _first(maxima, peak - tie), -torch.inf)
+    return peak, first + _first(inside, peak - tie)
 
-    ATen's search for the place is not vectorised on a CPU: there a second maximum, of
-    how far the end is from the places where the first one is found, takes less time.
-    It is worked out in ``scratch`` Float[n, k], if given.
+
+def _first(values: Tensor, bar: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """The first place where Float[n, k] reaches Float[n, 1]: Long[n, 1].
+
+    ATen's search for a place is not vectorised on a CPU; a maximum, of how far the end
+    is from the places that reach the bar, takes less time. It is worked out in
+    ``scratch`` Float[n, k], if given.
     """
-    if _fused(values):
-        return values.max(-1, keepdim=True)
     n = values.shape[-1]
-    peak = values.amax(-1, keepdim=True)
     countdown = torch.arange(n, 0, -1, dtype=values.dtype, device=values.device)
     scratch = torch.empty_like(values) if scratch is None else scratch
-    found = torch.eq(values, peak, out=scratch).mul_(countdown)
+    found = torch.ge(values, bar, out=scratch).mul_(countdown)
     place = n - found.amax(-1, keepdim=True).to(torch.int64)
-    return peak, place.clamp_(max=n - 1)  # NaN is nowhere
+    return place.clamp_(max=n - 1)  # NaN is nowhere
 
 
 def _tempered(logits: Tensor, temperature: float) -> Tensor:
@@ -252,9 +283,10 @@ def _tempered(logits: Tensor, temperature: float) -> Tensor:
     return logits.softmax(-1)
 
 
-def _margin(gap: Tensor, top: Tensor) -> Tensor:
-    """p1 - p2, from l2 - l1 and p1."""
-    return -torch.expm1(gap.to(torch.float64)) * top
+def _margin(gap: Tensor, top: Tensor, tie: float) -> Tensor:
+    """p1 - p2, from l2 - l1 and p1; 0 where the two are equal up to ``tie``."""
+    gap = torch.where(gap < -tie, gap.to(torch.float64), 0.0)
+    return -torch.expm1(gap) * top
 
 
 def _moments(logits: Tensor, peak: Tensor, p: Tensor) -> Tensor:
