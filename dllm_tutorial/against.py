@@ -585,7 +585,8 @@ def guesses(
     The joint is decoded from masks at temperature 1; a token is certain if its exact
     conditional probability is one.
     """
-    x = torch.full((_checks.integer(draws, "draws", 1), joint.length), joint.mask_id)
+    shape = _checks.integer(draws, "draws", 1), joint.length
+    x = torch.full(shape, joint.mask_id, device=joint.device)
     found = generate(
         joint, x, rule, temperature=1.0, generator=generator, record=True
     ).history

@@ -88,7 +88,7 @@ def load(model: str) -> Denoiser:
     if model.startswith("stage"):
         updates, seed = _stage(model)
         return stages(seed)[updates]
-    return pretrained.load_network(f"tasks-{model}")[0]
+    return pretrained.load_network(f"tasks-{model}", "cpu")[0]
 
 
 def _stage(model: str) -> tuple[int, int]:

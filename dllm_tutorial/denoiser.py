@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from dllm_tutorial import _checks
+from dllm_tutorial import _checks, _random
 
 __all__ = ["FROM_THE_LEFT", "MASKED", "Denoiser", "FunctionDenoiser", "NoisyDenoiser"]
 
@@ -97,7 +97,7 @@ class NoisyDenoiser:
     rho : float
         Correlation between positions, from 0 to 1.
     generator : torch.Generator, optional
-        Draws the errors; it must live on the device of the logits.
+        Draws the errors.
     """
 
     def __init__(
@@ -124,6 +124,8 @@ class NoisyDenoiser:
         return logits + self.scale * error
 
     def _normal(self, like: Tensor) -> Tensor:
-        return torch.randn(
-            like.shape, generator=self.generator, dtype=like.dtype, device=like.device
+        origin = like.device if self.generator is None else self.generator.device
+        error = torch.randn(
+            like.shape, generator=self.generator, dtype=like.dtype, device=origin
         )
+        return _random.move(error, like.device)

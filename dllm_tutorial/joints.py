@@ -33,7 +33,7 @@ from scipy.sparse import csgraph
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from dllm_tutorial import _checks
+from dllm_tutorial import _checks, _random
 
 __all__ = [
     "Joint",
@@ -207,11 +207,8 @@ class Joint(ABC):
         return _checks.positions(listed, name, self.length)
 
     def _uniform(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """``n`` uniform numbers in [0, 1), drawn on the generator's device."""
-        _checks.generator(generator)
-        device = self.device if generator is None else generator.device
-        u = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
-        return u.to(self.device)
+        """``n`` uniform numbers in [0, 1)."""
+        return _random.uniform((n,), generator, self.device)
 
 
 def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:

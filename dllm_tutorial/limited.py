@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _checks
+from . import _checks, _random
 from .denoiser import FunctionDenoiser
 from .joints import TableJoint
 
@@ -34,8 +34,8 @@ def pencil_marks(box: int = 2) -> FunctionDenoiser:
     near = near & ~torch.eye(side * side, dtype=torch.bool)
 
     def logits(x: Tensor) -> Tensor:
-        shown = x[..., None] == torch.arange(side)  # [B, L, V]
-        seen = near.double() @ shown.double() > 0
+        shown = x[..., None] == torch.arange(side, device=x.device)  # [B, L, V]
+        seen = _random.move(near, x.device).double() @ shown.double() > 0
         return torch.where(seen, _EXCLUDED, 0.0).double()
 
     return FunctionDenoiser(logits, side)
@@ -58,6 +58,7 @@ def unique_puzzles(
     solutions = joint.sample(n, generator)
     puzzles = solutions.clone()
     order = torch.rand(solutions.shape, generator=generator).argsort(-1)
+    order = _random.move(order, joint.device)
     for cells in order.T:  # one cell of every puzzle at a time
         trial = puzzles.scatter(1, cells[:, None], joint.mask_id)
         agrees = (trial[:, None] == grids) | (trial == joint.mask_id)[:, None]

@@ -37,6 +37,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
+import dllm_tutorial
 from dllm_tutorial import (
     _checks,
     _programs,
@@ -211,7 +212,7 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
     """Train one set of orders; rows of its curves, nats per sequence."""
     size, every, names, batch = _plan(cell)
     source = _source(cell["source"], cell["size"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = dllm_tutorial.device()
     torch.manual_seed(cell["seed"])
     model = OrderMixture(
         configuration(cell), every, learned=cell["method"] == "learned p(o)"
@@ -228,16 +229,12 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
         rows.extend(scores(model, source.held_out.to(device), names))
         return rows[-1]["value"], rows[-1]["standard_error"]
 
-    def draw(n: int, generator: Generator) -> Tensor:
-        on_cpu = torch.Generator().manual_seed(generator.initial_seed())
-        return source.draw(n, on_cpu).to(device)
-
     steps: list[int] = []  # of each row
     seconds = []  # of each update without an evaluation
     start = time.process_time()
     for record in training.train(
         model,
-        draw,
+        source.draw,
         plan,
         loss=method_loss(cell["method"], size.updates),
         evaluate=evaluate,

@@ -199,9 +199,7 @@ def _exact_count(
     if maskable is not None:
         n = _checks.flags(maskable, "maskable", x0.shape).sum(-1)
     counts = (t * n).ceil().long()
-    x_t = masking.mask_exactly(
-        x0, counts, denoiser.mask_id, maskable=maskable, generator=generator
-    )
+    x_t = masking.hide(x0, counts, denoiser.mask_id, maskable, generator)
     return _scaled(masked_nll(denoiser, x_t, x0), n / counts.clamp(min=1))
 
 

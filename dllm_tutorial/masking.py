@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from dllm_tutorial import _checks
+from dllm_tutorial import _checks, _random
 from dllm_tutorial.schedules import Schedule
 
 __all__ = [
@@ -93,17 +93,30 @@ def mask_exactly(
     """
     x0 = _clean(x0, mask_id)
     counts = _checks.tokens(counts, "counts", ndim=1, length=len(x0))
-    noise = _uniform(x0, generator)
     available = torch.full_like(counts, x0.shape[1])
     if maskable is not None:
         maskable = _checks.flags(maskable, "maskable", x0.shape)
         available = maskable.sum(-1)
-        noise = noise.masked_fill(~maskable, 2.0)  # behind every uniform number
     if bool(((counts < 0) | (counts > available)).any()):
         raise ValueError(
             "counts must lie between 0 and the number of maskable positions, got "
             f"{counts.tolist()} for {available.tolist()}"
         )
+    return hide(x0, counts, mask_id, maskable, generator)
+
+
+def hide(
+    x0: Tensor,
+    counts: Tensor,
+    mask_id: int,
+    maskable: Tensor | None,
+    generator: Generator | None,
+) -> Tensor:
+    """:func:`mask_exactly` for counts that are known to be right: nothing is looked at,
+    so a step of training does not wait for the device."""
+    noise = _uniform(x0, generator)
+    if maskable is not None:
+        noise = noise.masked_fill(~maskable, 2.0)  # behind every uniform number
     rank = noise.argsort(-1).argsort(-1)  # a random permutation of the positions
     return x0.masked_fill(rank < counts.unsqueeze(-1), mask_id)
 
@@ -134,14 +147,16 @@ def draw_times(
     _checks.integer(batch, "batch", 1)
     _checks.one_of(method, "method", METHODS)
     n = 1 if method == "antithetic" else batch
-    u = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+    device = torch.device(device or "cpu")
+    origin = device if generator is None else generator.device
+    u = _random.uniform((n,), generator, origin)
     if method == "antithetic":
-        u = (u + torch.arange(batch, device=u.device) / batch) % 1
+        u = (u + torch.arange(batch, device=origin) / batch) % 1
     if method == "stratified":
-        rows = torch.randperm(batch, generator=generator, device=u.device)
+        rows = torch.randperm(batch, generator=generator, device=origin)
         u = (u + rows) / batch
-    # torch.rand can give 0, never 1, but (u + i) / B can round to 1
-    return (1 - u).clamp(min=2.0**-53)
+    # u can be 0, never 1, but (u + i) / B can round to 1
+    return _random.move((1 - u).clamp(min=2.0**-53), device)
 
 
 def draw_counts(
@@ -261,7 +276,4 @@ def _times(t: float | Tensor, x: Tensor, name: str = "t") -> Tensor:
 
 
 def _uniform(x: Tensor, generator: Generator | None) -> Tensor:
-    # float64: a uniform float32 has only 2**24 values, a bias of up to 6e-8
-    return torch.rand(
-        x.shape, generator=generator, device=x.device, dtype=torch.float64
-    )
+    return _random.uniform(x.shape, generator, x.device)

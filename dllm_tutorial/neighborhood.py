@@ -30,7 +30,6 @@ from torch import Tensor
 
 from dllm_tutorial import _checks, _programs, orders, study, text
 from dllm_tutorial.denoiser import MASKED, Denoiser
-from dllm_tutorial.denoiser import MASKED, Denoiser
 from dllm_tutorial.joints import MarkovChain
 from dllm_tutorial.losses import token_nll
 

@@ -52,6 +52,7 @@ from torch import Generator, Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import dllm_tutorial
 from dllm_tutorial import (
     _checks,
     _programs,
@@ -217,8 +218,7 @@ def order_loss(name: str, length: int, seed: int = 0) -> Callable[..., Tensor]:
     draw = draw_orders(name, length, seed)
 
     def loss(model: Transformer, x: Tensor, generator: Generator) -> Tensor:
-        order = draw(len(x), generator).to(x.device)
-        return -orders.log_prob(model, x, order).mean() / length
+        return -orders.log_prob(model, x, draw(len(x), generator)).mean() / length
 
     return loss
 
@@ -453,7 +453,7 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
     updates = n_updates(cell)
     model = network(name, corpus.vocab_size, size, cell["seed"])
     cost = flops(model, size)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(dllm_tutorial.device())
     plan = training.TrainingConfig(
         updates,
         size.batch_size,
@@ -464,7 +464,7 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
     )
     records = training.train(
         model,
-        _on(corpus.draw, model),
+        _apart(corpus.draw),
         plan,
         loss=order_loss(name, size.length, cell["seed"]),
         evaluate=lambda model: corpus.evaluate(model, name, cell["seed"]),
@@ -499,17 +499,10 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
     return [row | common for row in rows]
 
 
-def _on(draw: Callable[[int, Generator], Tensor], model: Transformer):
-    """Batches on the device of the model, drawn on the CPU and the same for all orders.
-
-    They have a seed of their own: the numbers of ``generator`` are for the loss.
-    """
-    device = next(model.parameters()).device
-
-    def moved(n: int, generator: Generator) -> Tensor:
-        return draw(n, _generator(generator.initial_seed() ^ 1)).to(device)
-
-    return moved
+def _apart(draw: Callable[[int, Generator], Tensor]):
+    """Batches that are the same for all orders, from a seed of their own: the numbers
+    of ``generator`` are for the loss."""
+    return lambda n, generator: draw(n, _generator(generator.initial_seed() ^ 1))
 
 
 @torch.no_grad()

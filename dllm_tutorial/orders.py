@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dllm_tutorial import _checks
+from dllm_tutorial import _checks, _random
 from dllm_tutorial.denoiser import MASKED, Denoiser
 
 __all__ = [
@@ -152,7 +152,7 @@ def order_of_each(x: Tensor, order: Tensor) -> Tensor:
             f"order must be one order or one for each of {len(x)} sequences, got shape "
             f"{tuple(order.shape)}"
         )
-    return order.to(x.device).expand(x.shape)
+    return _random.move(order, x.device).expand(x.shape)
 
 
 def reads_order(denoiser: Denoiser) -> bool:
@@ -165,6 +165,9 @@ def check_along(denoiser: Denoiser, order: Tensor) -> Denoiser:
 
     ``ValueError`` if it reads from the left and one of them goes another way.
     """
+    _checks.denoiser(denoiser, "denoiser")
+    if getattr(denoiser, "reads", None) != "prefix":  # only here is a look needed
+        return denoiser
     positions = torch.arange(order.shape[-1], device=order.device)
     other = bool((order != positions).any())
     return _checks.denoiser(denoiser, "denoiser", *(MASKED if other else ()))

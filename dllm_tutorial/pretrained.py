@@ -6,8 +6,10 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
+import torch
 from torch import Generator
 
+import dllm_tutorial
 from dllm_tutorial import _checks, lora, packing, text
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.training import load_weights
@@ -18,8 +20,10 @@ NAMES = ("dllm", "ar")
 FOLDER = Path(str(files("dllm_tutorial") / "data" / "weights"))
 
 
-def load_network(name: str) -> tuple[Transformer, dict]:
-    """A trained denoiser in eval mode, on the CPU in float32, and what is known of it.
+def load_network(
+    name: str, device: torch.device | str | None = None
+) -> tuple[Transformer, dict]:
+    """A trained denoiser in eval mode, in float32, and what is known of it.
 
     Parameters
     ----------
@@ -27,6 +31,8 @@ def load_network(name: str) -> tuple[Transformer, dict]:
         Of a JSON file in ``dllm_tutorial/data/weights``: a text model, or
         ``"tasks-dllm-0"`` and the like (:mod:`dllm_tutorial.train_tasks`). Adapters
         are merged into the network that they were trained on.
+    device
+        Where the network is put; by default :func:`dllm_tutorial.device`.
 
     Raises
     ------
@@ -37,14 +43,14 @@ def load_network(name: str) -> tuple[Transformer, dict]:
     tensors, about = load_weights(FOLDER / f"{name}.json")
     weights = packing.unpack(tensors)
     if "base" in about:
-        model, _ = load_network(about["base"])
+        model, _ = load_network(about["base"], "cpu")
         lora.adapt(model, about["rank"], Generator())
         model.load_state_dict(weights, strict=False)
         lora.merge(model)
     else:
         model = Transformer(TransformerConfig(**about["model"]))
         model.load_state_dict(weights)
-    return model.eval(), about
+    return model.eval().to(device or dllm_tutorial.device()), about
 
 
 def weights_hash(name: str) -> str:
@@ -59,7 +65,9 @@ def weights_hash(name: str) -> str:
     return own if base is None else f"{weights_hash(base)}+{own}"
 
 
-def load(name: str) -> tuple[Transformer, text.Tokenizer]:
+def load(
+    name: str, device: torch.device | str | None = None
+) -> tuple[Transformer, text.Tokenizer]:
     """A text model and its tokenizer.
 
     Parameters
@@ -67,11 +75,13 @@ def load(name: str) -> tuple[Transformer, text.Tokenizer]:
     name
         ``"dllm"``, the masked diffusion model, or ``"ar"``, its autoregressive twin:
         same data, parameters, updates and tokens seen. Nothing is downloaded.
+    device
+        Where the model is put; by default :func:`dllm_tutorial.device`.
 
     Raises
     ------
     ValueError
         For another name, or if the weights do not match their hash.
     """
-    model, about = load_network(_checks.one_of(name, "name", NAMES))
+    model, about = load_network(_checks.one_of(name, "name", NAMES), device)
     return model, text.tokenizer(about["tokenizer"])

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import dllm_tutorial
+
 from . import _programs, joints, limited, schedules, study
 from .decoding import Strategy, generate, strategies
 from .denoiser import Denoiser
@@ -91,8 +93,8 @@ def revision(
     """
     rows = []
     for task, budget in itertools.product(tasks, steps):
-        joint = EXACT[task]()
-        x = torch.full((draws, joint.length), joint.mask_id)
+        joint = EXACT[task]().to(dllm_tutorial.device())
+        x = torch.full((draws, joint.length), joint.mask_id, device=joint.device)
         for rule, make in REVISING.items():
             out = _decode(joint, x, make(budget), seed, record=True)
             possible = _possible(joint.table(), out.history.states)
@@ -136,7 +138,9 @@ def sudoku(draws: int, ks: Iterable[int], seed: int) -> list[Row]:
 
 def _puzzles(draws: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return limited.unique_puzzles(joints.sudoku(), draws, generator)
+    return limited.unique_puzzles(
+        joints.sudoku().to(dllm_tutorial.device()), draws, generator
+    )
 
 
 def _row(exhibit, task, rule, temperature, setting, success, out) -> Row:
@@ -166,7 +170,8 @@ def blocks(draws: int, seed: int) -> list[Row]:
         ("copy next to its coin", copied_pairs(4)),
         ("copy 4 places on", copied_pairs(4, apart=4)),
     ):
-        x = torch.full((draws, joint.length), joint.mask_id)
+        joint = joint.to(dllm_tutorial.device())
+        x = torch.full((draws, joint.length), joint.mask_id, device=joint.device)
         for length, (rule, make) in itertools.product((2, 4, 8), TOP_K.items()):
             out = _decode(joint, x, make(steps=4), seed, block_length=length)
             valid = _possible(joint, out.sequences)

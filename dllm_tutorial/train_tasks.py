@@ -160,7 +160,7 @@ def begin(run: Run, out: Path) -> Transformer:
     if run.start and finished(run.start, out):
         model.load_state_dict(training.averaged_weights(out / run.start)[0])
     elif run.start:
-        model = pretrained.load_network(f"tasks-{run.start}")[0]
+        model = pretrained.load_network(f"tasks-{run.start}", "cpu")[0]
     if rank := BUDGETS[run.budget].rank:
         lora.adapt(model, rank, Generator().manual_seed(run.seed))
     return model

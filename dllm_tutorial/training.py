@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dllm_tutorial import _checks, losses
+from dllm_tutorial import _checks, _random, losses
 from dllm_tutorial._files import locked, write_whole
 from dllm_tutorial.muon import Muon
 from dllm_tutorial.networks import Transformer
@@ -124,11 +124,14 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.lr * (1 + math.cos(math.pi * progress)) / 2
 
 
-def step_generator(seed: int, step: int, device="cpu") -> Generator:
-    """The source of all random numbers of one step, a function of (seed, step)."""
+def step_generator(seed: int, step: int) -> Generator:
+    """The source of all random numbers of one step, a function of (seed, step).
+
+    It draws on the CPU: a network meets the same batches and masks on any device.
+    """
     state = np.random.SeedSequence([seed, step]).generate_state(2, np.uint32)
     joined = int(state[0]) << 31 | int(state[1]) >> 1
-    return torch.Generator(device).manual_seed(joined)
+    return Generator().manual_seed(joined)
 
 
 def random_crops(stream: Tensor, length: int) -> Callable[[int, Generator], Tensor]:
@@ -141,12 +144,9 @@ def random_crops(stream: Tensor, length: int) -> Callable[[int, Generator], Tens
 
     def draw(batch_size: int, generator: Generator) -> Tensor:
         start = torch.randint(
-            len(stream) - length + 1,
-            (batch_size, 1),
-            generator=generator,
-            device=stream.device,
+            len(stream) - length + 1, (batch_size, 1), generator=generator
         )
-        return stream[start + torch.arange(length, device=stream.device)]
+        return stream[_random.move(start + torch.arange(length), stream.device)]
 
     return draw
 
@@ -156,11 +156,8 @@ def random_rows(rows: Tensor) -> Callable[[int, Generator], Tensor]:
     _checks.tokens(rows, "rows")
 
     def draw(batch_size: int, generator: Generator) -> Tensor:
-        shape = (batch_size,)
-        chosen = torch.randint(
-            len(rows), shape, generator=generator, device=rows.device
-        )
-        return rows[chosen]
+        chosen = torch.randint(len(rows), (batch_size,), generator=generator)
+        return rows[_random.move(chosen, rows.device)]
 
     return draw
 
@@ -239,7 +236,8 @@ def train(
         weights add up the updates, most of which half precision would round away.
         ``config.bf16`` multiplies in half precision.
     draw
-        ``draw(batch_size, generator) -> Long[B, L]``, e.g. :func:`random_crops`.
+        ``draw(batch_size, generator) -> Long[B, L]``, e.g. :func:`random_crops`. The
+        generator is on the CPU, the batch is moved to the model's device.
     config
         See :class:`TrainingConfig`.
     loss
@@ -262,7 +260,6 @@ def train(
         If another process is filling the folder.
     """
     _checks.integer(checkpoint_every, "checkpoint_every", 1)
-    device = next(model.parameters()).device
     narrow = {p.dtype for p in model.parameters() if _wide(p).dtype != p.dtype}
     if narrow:
         raise ValueError(f"model must be in float32 or float64, got {narrow}")
@@ -273,22 +270,9 @@ def train(
     with locked(folder, in_process=False) if folder else nullcontext():
         step = _resume(folder, model, optimizers, ema, config) if folder else 0
         while step < config.steps:
-            generator = step_generator(config.seed, step, device)
             lr = learning_rate(step, config)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-            model.train()
-            with torch.random.fork_rng():  # dropout draws from the global generators
-                torch.manual_seed(generator.initial_seed())
-                with _precision(device, config.bf16):
-                    value = loss(model, draw(config.batch_size, generator), generator)
-                model.zero_grad()
-                value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            with _precision(device, config.bf16):  # Muon multiplies matrices, too
-                for optimizer in optimizers:
-                    optimizer.step()
+            generator = step_generator(config.seed, step)
+            value = _update(model, draw, loss, optimizers, config, lr, generator)
             step += 1
             ema.update(model, step)
             last = step == config.steps
@@ -303,6 +287,38 @@ def train(
     # also where the checkpoint that was found was already complete
     model.load_state_dict(ema.weights)
     model.eval()
+
+
+def _update(
+    model: Transformer,
+    draw: Callable[[int, Generator], Tensor],
+    loss: Callable[[Transformer, Tensor, Generator], Tensor],
+    optimizers: list[torch.optim.Optimizer],
+    config: TrainingConfig,
+    lr: float,
+    generator: Generator,
+) -> Tensor:
+    """One update, from the batch to the new weights; the loss, Float[].
+
+    Nothing in it waits for the device, if nothing in ``loss`` does.
+    """
+    device = next(model.parameters()).device
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    model.train()
+    with torch.random.fork_rng():  # dropout draws from the global generators
+        torch.manual_seed(generator.initial_seed())
+        x = _random.move(draw(config.batch_size, generator), device)
+        with _precision(device, config.bf16):
+            value = loss(model, x, generator)
+        model.zero_grad()
+        value.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    with _precision(device, config.bf16):  # Muon multiplies matrices, too
+        for optimizer in optimizers:
+            optimizer.step()
+    return value.detach()
 
 
 @contextmanager

@@ -77,6 +77,7 @@ from dllm_tutorial.player import player, players
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("01_text_from_noise", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 linear = schedules.Linear()
 
 
@@ -135,6 +136,7 @@ model, tokenizer = pretrained.load("dllm")
 twin, _ = pretrained.load("ar")
 mask_id, length = model.mask_id, model.config.length
 held_out = text.windows(text.split("held-out"), tokenizer, length)
+held_out = held_out.to(device)
 
 
 def show(row, name=""):
@@ -167,7 +169,7 @@ for t in (0.0, 0.25, 0.5, 0.75, 1.0):
 # `generate`.
 
 # %%
-masks = torch.full((1, length), mask_id)
+masks = torch.full((1, length), mask_id, device=device)
 rule = strategies.ancestral(linear, steps=64)
 written = generate(
     model, masks, rule, temperature=0.8, generator=draws(), record=True
@@ -202,7 +204,7 @@ for step in (0, 16, 32, 48, 64):
 # %%
 x = held_out[::60][:16]
 generator = draws()
-t = masking.draw_times(len(x), "stratified", generator=generator)
+t = masking.draw_times(len(x), generator=generator, device=device)
 x_t = masking.forward(x, t, linear, mask_id, generator=generator)
 with torch.no_grad():
     nll = losses.masked_nll(model, x_t, x)  # nats at the masks, one a row
@@ -235,7 +237,7 @@ spread = {}
 with torch.no_grad():
     for name, estimate in ways.items():
         batches = [estimate(draws(i)).mean() for i in range(sizes.batches)]
-        values = torch.stack(batches).numpy() / length
+        values = torch.stack(batches).cpu().numpy() / length
         low, high = study.mean_interval(values)
         spread[name] = values.std(ddof=1)
         print(
@@ -271,8 +273,8 @@ transition = torch.tensor(
 )
 chain = joints.MarkovChain(transition.double(), 8)
 floor = chain.entropy() / 8
-fresh = chain.sample(sizes.sequences, draws(1))
-truth = -chain.log_prob(fresh)
+fresh = chain.sample(sizes.sequences, draws(1)).to(device)
+truth = -chain.to(device).log_prob(fresh)
 
 
 def excess(network):
@@ -292,6 +294,7 @@ def learn(attention, seed):
     network = Transformer(
         TransformerConfig(3, 8, 32, 2, 2, attention=attention)
     ).double()  # the same digits on every kind of processor
+    network.to(device)
     steps = training.train(
         network,
         chain.sample,
@@ -421,7 +424,7 @@ for name, network, rule in [
 
 # %%
 rows = held_out[:: len(held_out) // sizes.windows][: sizes.windows]
-hidden = torch.zeros(length, dtype=torch.bool)
+hidden = torch.zeros(length, dtype=torch.bool, device=device)
 hidden[gap] = True
 left = slice(0, gap.stop)
 both_sides = losses.nelbo_estimate(
@@ -438,10 +441,10 @@ scores = {
     "AR, left side": twin_left,
 }
 for name, nats in scores.items():
-    per_token = nats.double().numpy() / 16
+    per_token = nats.double().cpu().numpy() / 16
     low, high = study.mean_interval(per_token)
     print(f"{name:>16}: {per_token.mean():.2f} [{low:.2f}, {high:.2f}]")
-saved = (left_side - both_sides).double().numpy() / 16
+saved = (left_side - both_sides).double().cpu().numpy() / 16
 low, high = study.mean_interval(saved)
 print(f"right side worth: {saved.mean():.2f} [{low:.2f}, {high:.2f}]")
 print(f"nats per token; n = {len(rows)} gaps, 95 % t intervals")

@@ -71,6 +71,7 @@ from dllm_tutorial.denoiser import FunctionDenoiser
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("02_schedules", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 NAMES = ["linear", "cosine", "cosine_mdlm", "polynomial", "geometric"]
 S = {name: schedules.by_name(name) for name in NAMES}
 
@@ -163,8 +164,10 @@ print(f"the table's row, with beta for sigma:    {printed:8.4f}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Tokens revealed at each of 256 sampling steps. Linear is flat at 48. The MD4 cosine rises from nearly zero to 75, the MDLM cosine and the polynomial fall to nearly zero, the geometric one has a narrow peak above 200. One noisy sampled run follows each of linear and cosine inside its shaded interval."}, "figure": {"caption": "Tokens revealed at each of 256 steps, of 12,288. Lines: expected, exact. Dots: one run of the ancestral sampler (n = 1, seed 0) for linear and MD4 cosine; shaded: 95 % binomial interval around the expectation. After figure 2 (right) of Shi et al. (2024).", "name": "fig-reveals"}}
 N, T = 12288, 256
-blank = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 2), mask_id=2)
-start = torch.full((1, N), blank.mask_id)
+blank = FunctionDenoiser(
+    lambda x: torch.zeros(*x.shape, 2, device=x.device), mask_id=2
+)
+start = torch.full((1, N), blank.mask_id, device=device)
 step = torch.arange(1, T + 1)
 figure, ax = plt.subplots(figsize=(plots.WIDTH, 3.6))
 for name, schedule in S.items():
@@ -180,7 +183,7 @@ for name, schedule in S.items():
             record=True,
         )
         left = (run.history.states[:, 0] == blank.mask_id).sum(-1)
-        one = -left.diff()
+        one = -left.diff().cpu()
         low, high = stats.binom.interval(0.95, N, expected / N)
         inside = ((one.numpy() >= low) & (one.numpy() <= high)).sum()
         plots.band(ax, step, low, high, name)
@@ -449,7 +452,8 @@ for case in ("shuffle", "chain"):
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Share of valid answers on shuffle against the number of steps. Exact curves rise from nine percent at one step toward one; measured points with error bars lie on the curves of linear and MD4 cosine, linear above cosine."}, "figure": {"caption": "Valid answers of the ancestral sampler on shuffle of 4 against the number of steps. Lines: exact, by enumeration. Points: 2,000 answers each, seed 0, with 95 % Wilson intervals. The dotted line is first-hitting sampling, exact for any number of tokens.", "name": "fig-ancestral"}}
 shuffle = J["shuffle"]
-start = torch.full((sizes.draws, 4), shuffle.mask_id)
+sampled = shuffle.to(device)
+start = torch.full((sizes.draws, 4), shuffle.mask_id, device=device)
 some = STEPS[:5]
 worst = 1.0
 figure, ax = plt.subplots(figsize=(plots.WIDTH, 3.2))
@@ -463,13 +467,13 @@ for name in ("linear", "cosine"):
         )
         rule = strategies.ancestral(S[name], steps)
         answer = generate(
-            shuffle,
+            sampled,
             start,
             rule,
             temperature=1.0,
             generator=torch.Generator().manual_seed(SEED),
         )
-        valid = shuffle.log_prob(answer.sequences).exp() > 0
+        valid = sampled.log_prob(answer.sequences).exp() > 0
         hits.append(int(valid.sum()))
         test = stats.binomtest(hits[-1], sizes.draws, law[-1])
         worst = min(worst, test.pvalue)
@@ -485,13 +489,13 @@ ax.minorticks_off()
 ax.legend(loc="lower right")
 rule = strategies.first_hitting(S["linear"])
 answer = generate(
-    shuffle,
+    sampled,
     start,
     rule,
     temperature=1.0,
     generator=torch.Generator().manual_seed(SEED),
 )
-assert bool((shuffle.log_prob(answer.sequences).exp() > 0).all())
+assert bool((sampled.log_prob(answer.sequences).exp() > 0).all())
 print(f"smallest of {2 * len(some)} p-values (binomial test): {worst:.2f}")
 print(f"first-hitting: {sizes.draws} of {sizes.draws} valid")
 
@@ -521,7 +525,7 @@ print(f"first-hitting: {sizes.draws} of {sizes.draws} valid")
 # token is masked all the same?
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Mean absolute deviation of the batch loss for three ways to draw times and three losses. The exact-count loss is the least noisy in each group, and gains from antithetic and stratified draws; with independent masks and the linear schedule the way of drawing times hardly shows."}, "figure": {"caption": "Mean absolute deviation of the loss of a batch of 32 sequences of 16 tokens (nats per token), over 300 batches of fresh masks, seed 0; bars: 95 % bootstrap interval. The sequences stay the same, so all of it is noise of times and masks.", "name": "fig-noise"}}
-long = joints.MarkovChain(transition, sizes.chain)
+long = joints.MarkovChain(transition, sizes.chain).to(device)
 model = FunctionDenoiser(lambda x: 0.6 * long(x), long.mask_id)
 g = torch.Generator().manual_seed(SEED)
 batch = long.sample(sizes.batch, g)
@@ -547,7 +551,7 @@ noise = {}
 for j, (arm, loss) in enumerate(ARMS.items()):
     for k, times in enumerate(masking.METHODS):
         runs = [loss(batch, times).mean() for _ in range(sizes.batches)]
-        values = torch.stack(runs).numpy() / sizes.chain
+        values = torch.stack(runs).cpu().numpy() / sizes.chain
         noise[arm, times] = deviation(values)
         low, high = study.bootstrap_interval(values, deviation, seed=SEED)
         bar = [[noise[arm, times] - low], [high - noise[arm, times]]]

@@ -68,6 +68,7 @@ from dllm_tutorial.denoiser import NoisyDenoiser
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("03_parallel_decoding", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 generator = torch.Generator().manual_seed(SEED)
 
 
@@ -130,7 +131,7 @@ for k, name in [(1, "one by one"), (2, "both at once")]:
     rule = strategies.left_to_right(k)
     for temperature in (1.0, 0.0):
         found = measure.accuracy(
-            city,
+            city.to(device),
             rule,
             sizes.draws,
             temperature=temperature,
@@ -309,7 +310,7 @@ for name, (make, _) in tasks.items():
         for n in sizes.lists:
             k = n if key == "n" else int(key)
             points[name, key, n] = measure.accuracy(
-                make(n),
+                make(n).to(device),
                 strategies.random_top_k(k),
                 sizes.draws,
                 temperature=1.0,
@@ -397,7 +398,7 @@ table = {}
 for name, joint in catalog.items():
     table[name] = [
         measure.accuracy(
-            joint,
+            joint.to(device),
             strategies.random_top_k(k),
             sizes.draws // 2,
             temperature=1.0,
@@ -487,7 +488,7 @@ rules = {
     "confidence": strategies.confidence_top_k,
     "entropy": strategies.entropy_top_k,
 }
-six = joints.shuffle(6)
+six = joints.shuffle(6).to(device)
 print("greedy Shuffle, n = 6, exact conditionals, 200 answers each")
 for name, rule in rules.items():
     found = [measure.accuracy(six, rule(k), 200) for k in (1, 2, 3, 6)]
@@ -520,7 +521,7 @@ print(f"{'closed form':>14}:              {closed}")
 lengths = (6, 16)
 noisy = {}
 for n in lengths:
-    joint = joints.shuffle(n)
+    joint = joints.shuffle(n).to(device)
     for rho in sizes.rhos:
         denoiser = NoisyDenoiser(joint, 1e-3, rho, generator)
         noisy[n, rho] = measure.accuracy(
@@ -658,7 +659,7 @@ for blocks in (
 # half of the cases, the published 0.5.
 
 # %% tags=["hide-cell"]
-replace = joints.replace_random(6)
+replace = joints.replace_random(6).to(device)
 coins = NoisyDenoiser(replace, 1e-3, 0.0, generator)
 pair = strategies.random_top_k(2)
 print("exact:", measure.accuracy(replace, pair, 200))

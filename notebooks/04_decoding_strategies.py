@@ -73,6 +73,7 @@ from dllm_tutorial.decoding import Strategy, generate, strategies
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("04_decoding_strategies", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 generator = torch.Generator().manual_seed(SEED)
 
 
@@ -178,7 +179,7 @@ for (name, n), step in zip(calls.items(), order):
 # %%
 def outside_in(view):
     middle = (view.masked.shape[-1] - 1) / 2
-    places = torch.arange(view.masked.shape[-1])
+    places = torch.arange(view.masked.shape[-1], device=view.masked.device)
     return (places - middle).abs().expand_as(view.masked)
 
 
@@ -188,7 +189,11 @@ def one(view, score):
 
 mine = Strategy("outside in", rank=outside_in, quota=one)
 found = measure.accuracy(
-    joints.shuffle(8), mine, sizes.draws, temperature=1.0, generator=generator
+    joints.shuffle(8).to(device),
+    mine,
+    sizes.draws,
+    temperature=1.0,
+    generator=generator,
 )
 print(f"{mine}: valid shuffles {found}, n = {found.draws}")
 
@@ -469,7 +474,7 @@ marks = (0.23, 0.3, 0.45, 0.55, 0.7, 0.8, 0.86, 0.92)
 points = {
     (task, t): [
         measure.accuracy(
-            joint,
+            joint.to(device),
             strategies.confidence_threshold(g),
             sizes.draws if t else 1,
             temperature=t,
@@ -874,7 +879,7 @@ for row in sorted(live, key=lambda row: -row["successes"]):
     )
 for eta in (0.02, 0.1, 0.5):
     found = measure.accuracy(
-        joints.shuffle(6),
+        joints.shuffle(6).to(device),
         strategies.remdm_cap(schedules.Linear(), 12, eta=eta),
         sizes.draws,
         temperature=1.0,
@@ -979,7 +984,7 @@ for draft in (0.6, 0.3, 0.15):
     cells = []
     for joint in (joints.shuffle(6), joints.replace_random(10)):
         found = measure.accuracy(
-            joint,
+            joint.to(device),
             strategies.wino(draft),
             sizes.draws,
             temperature=1.0,
@@ -1089,7 +1094,7 @@ for row in check:
 
 # %% tags=["hide-cell"]
 def even_first(view):
-    places = torch.arange(view.masked.shape[-1])
+    places = torch.arange(view.masked.shape[-1], device=view.masked.device)
     return -(places % 2.0).expand_as(view.masked)
 
 

@@ -75,6 +75,7 @@ from dllm_tutorial.decoding import generate, strategies
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("05_parallelbench", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 NAMES = bench.NAMES
 RULES = {
     "random": "random",
@@ -92,7 +93,7 @@ def drawn(name, count=sizes.instances):
     """A task, test instances of it, and the exact joint of their answers."""
     task = tasks.make(name)
     generator = torch.Generator().manual_seed(SEED)
-    instances = task.draw(count, generator=generator)
+    instances = task.draw(count, generator=generator).to(device)
     return task, instances, task.joint(instances)
 
 
@@ -1261,7 +1262,9 @@ c, h = bare.total_correlation(), bare.entropy()
 print(f"C = {c:.3f}; with a plan {planned.total_correlation():.3f}", end="")
 print(f" = 2 C + H = {2 * c + h:.3f}")
 for name, joint in (("bare", bare), ("plan", planned)):
-    start = torch.full((sizes.planned, joint.length), joint.mask_id)
+    joint = joint.to(device)
+    shape = (sizes.planned, joint.length)
+    start = torch.full(shape, joint.mask_id, device=device)
     for rule in (strategies.random_top_k, strategies.left_to_right):
         cells = []
         for k in (2, 4):
@@ -1273,7 +1276,7 @@ for name, joint in (("bare", bare), ("plan", planned)):
                 generator=torch.Generator().manual_seed(SEED),
             )
             answer = out.sequences[:, -4:].sort(1).values
-            wanted = torch.arange(joint.vocab_size)[-4:]
+            wanted = torch.arange(joint.vocab_size, device=device)[-4:]
             right = int((answer == wanted).all(1).sum())
             low, high = study.wilson(right, len(start))
             cells.append(

@@ -85,6 +85,7 @@ from dllm_tutorial.decoding import strategies
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("06_dllm_against_ar", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 generator = torch.Generator().manual_seed(SEED)
 ONE = {"dllm": ("confidence", 1), "ar": ("left_to_right", 1)}
 LARGER = ("large", "twin")
@@ -998,7 +999,9 @@ for name, truth in {
     "Sudoku": joints.sudoku(),
 }.items():
     for rule, strategy in by_rule.items():
-        found = against.guesses(truth, strategy, sizes.draws, generator)
+        found = against.guesses(
+            truth.to(device), strategy, sizes.draws, generator
+        ).cpu()
         low, high = study.mean_interval(found.numpy())
         print(f"{name:>6}, {plots.label(rule):>13}:", end=" ")
         print(f"{found.double().mean():.2f} [{low:.2f}, {high:.2f}]")

@@ -86,6 +86,7 @@ from dllm_tutorial.denoiser import FunctionDenoiser
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("09_any_order_factorisation", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 generator = torch.Generator().manual_seed(SEED)
 
 # %% [markdown]
@@ -398,23 +399,25 @@ print([bool(row.abs().max() > 0) for row in moved[0]])
 
 # %%
 some = every[::5]  # 24 of the 120 orders, left to right among them
+shown = x.to(device)
 
 
 def excess_of(model, name):
     """Exact nats per token above the entropy, in the order taught."""
     with torch.no_grad():
         if name == "diffusion":
-            nll = losses.exact_nelbo(model, x)
+            nll = losses.exact_nelbo(model, shown)
         else:
             taught = every[:1] if name == "left-to-right" else some
-            nll = -orders.log_probs(model, x, taught).mean(0)
-    return (p * (nll + truth)).sum().item() / L, 0.0
+            nll = -orders.log_probs(model, shown, taught).mean(0)
+    return (p * (nll.cpu() + truth)).sum().item() / L, 0.0
 
 
 def learn(name, seed):
     updates = sizes.updates * (1 if name == "left-to-right" else 2)
     model = order_study.network(name, 3, size, seed)
     model = model.double()  # the same digits on every kind of processor
+    model.to(device)
     plan = training.TrainingConfig(
         updates,
         size.batch_size,
@@ -485,7 +488,7 @@ _ = figure.legend(loc="outside lower center", ncols=3)
 
 # %%
 def as_excess(nll):
-    return (p * (nll + truth)).sum().item() / L
+    return (p * (nll.cpu() + truth)).sum().item() / L
 
 
 def confidence(log_p):
@@ -495,9 +498,9 @@ def confidence(log_p):
 parts = []
 for model, _ in learned["diffusion"]:
     with torch.no_grad():
-        all_bounds = upper_bound.exact_bounds(model, x)
-        along = orders.log_probs(model, x, some)
-        by_rule = orders.adaptive_log_prob(model, x, confidence)
+        all_bounds = upper_bound.exact_bounds(model, shown)
+        along = orders.log_probs(model, shown, some)
+        by_rule = orders.adaptive_log_prob(model, shown, confidence)
     single = [as_excess(-row) for row in along]
     parts.append(
         {
@@ -531,13 +534,13 @@ print(f"{'trained left to right':>23}: {np.mean(ends['left-to-right']):.3f}")
 # %%
 middle = L // 2
 last_there = every[every[:, -1] == middle]
-repeated = x.repeat_interleave(len(last_there), 0)
+repeated = shown.repeat_interleave(len(last_there), 0)
 readings = last_there.repeat(len(x), 1)
 found = []
 for model, _ in learned["uniform random"]:
     with torch.no_grad():
         answers = orders.step_log_prob(model, repeated, readings)[:, -1]
-    answers = answers.view(len(x), -1)  # [sequences, readings]
+    answers = answers.view(len(x), -1).cpu()  # [sequences, readings]
     spread = (p * answers.std(1)).sum().item()
     mean = answers.logsumexp(1) - math.log(answers.shape[1])
     gain = (p * (mean - answers.mean(1))).sum().item()

@@ -91,6 +91,7 @@ from dllm_tutorial import (
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("10_why_order_matters", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 generator = torch.Generator().manual_seed(SEED)
 
 
@@ -905,12 +906,13 @@ print(f"entropy {one_way.entropy():.3f} nats in both directions")
 # %%
 size = order_study.Size(32, 2, 4, 2 * half, 32, sizes.updates, 400)
 x = one_way.sample(size.windows, torch.Generator().manual_seed(1))
+x = x.to(device)
 
 
 def taught(name, seed):
     """The curve of a network of one direction, and its nats by step."""
     order = directions[name]
-    model = order_study.network(name, 3, size, seed).double()
+    model = order_study.network(name, 3, size, seed).double().to(device)
     plan = training.TrainingConfig(
         sizes.updates,
         size.batch_size,
@@ -930,7 +932,7 @@ def taught(name, seed):
     )
     curve = [(r.step, r.held_out[0]) for r in records if r.held_out]
     with torch.no_grad():
-        return curve, -orders.step_log_prob(model, x, order).mean(0)
+        return curve, -orders.step_log_prob(model, x, order).mean(0).cpu()
 
 
 runs = {

@@ -86,6 +86,7 @@ from dllm_tutorial.networks import TransformerConfig
 torch.set_num_threads(1)
 plots.style()
 sizes = config.load("11_log_sum", PROFILE)
+device = dllm_tutorial.device()  # a GPU, if there is one
 generator = torch.Generator().manual_seed(SEED)
 
 # %% [markdown]
@@ -313,9 +314,9 @@ _ = figure.legend(
 # %%
 n = sizes.symbols
 one = mixtures.one_way(n, 3, torch.Generator().manual_seed(3))
-source = mixtures.either_direction(one)
+source = mixtures.either_direction(one).to(device)
 x, p = source.support, source.probs
-forward = one.log_prob(x).exp()  # of the half that is not turned round
+forward = one.to(device).log_prob(x).exp()  # the half that is not turned
 forward = forward / forward.sum()
 both = torch.stack([orders.left_to_right(2 * n), orders.right_to_left(2 * n)])
 hard = log_sum_study.hard_tokens(one, both[1])
@@ -352,6 +353,7 @@ def learn(method, seed):
     taught = both if method in log_sum_study.METHODS else both[:1]
     model = mixtures.OrderMixture(shape, taught)
     model = model.double()  # the same digits on every kind of processor
+    model.to(device)
     plan = training.TrainingConfig(
         sizes.updates,
         32,

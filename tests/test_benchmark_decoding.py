@@ -87,8 +87,8 @@ def test_wrong_arguments_are_refused(words, complaint, capsys):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_row_of_a_gpu(compiled):
-    row = bench.measure((2, 3, 300), 0.0, 4, device="cuda", compiled=compiled)
-    assert list(row) == [*COLUMNS, "compiled"]
-    assert row["compiled"] == compiled
+@pytest.mark.parametrize("form", bench.FORMS["cuda"])
+def test_a_row_of_a_gpu(form):
+    row = bench.measure((2, 3, 300), 0.0, 4, device="cuda", form=form)
+    assert list(row) == ["form", *COLUMNS]
+    assert row["form"] == form

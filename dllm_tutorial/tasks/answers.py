@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks
+from dllm_tutorial._random import uniform
 from dllm_tutorial.tasks.base import AnswerJoint, same_size
 from dllm_tutorial.tasks.vocabulary import EOS, MASK
 
@@ -63,7 +64,7 @@ class AnswerTable(AnswerJoint):
         return torch.where(found.any(1), -self.log_size(), -math.inf)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        keys = _uniform(self.valid.shape, generator, self.prompts)
+        keys = uniform(self.valid.shape, generator, self.prompts.device)
         pick = keys.masked_fill(~self.valid, -1.0).argmax(1)
         return self.support[torch.arange(len(self), device=pick.device), pick]
 
@@ -215,7 +216,7 @@ class AnswerShuffle(AnswerJoint):
 
     def _orders(self, generator: Generator | None) -> Tensor:
         """Long[B, N]: a random order of the row's items; the padding stays last."""
-        keys = _uniform(self.real.shape, generator, self.prompts)
+        keys = uniform(self.real.shape, generator, self.prompts.device)
         place = torch.arange(self.real.shape[1], device=keys.device)
         return torch.where(self.real, keys, 1.0 + place).argsort(1)
 
@@ -233,10 +234,3 @@ def _repeats(support: Tensor, valid: Tensor) -> bool:
     other = -1 - torch.arange(code.shape[1], device=code.device)
     code = torch.where(valid, code, other).sort(1).values
     return bool((code[:, 1:] == code[:, :-1]).any())
-
-
-def _uniform(shape: torch.Size, generator: Generator | None, like: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1), drawn on the generator's device."""
-    device = like.device if generator is None else generator.device
-    u = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-    return u.to(like.device)

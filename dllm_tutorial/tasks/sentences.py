@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import cache
 
 import torch
@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import one_hot, pad
 
 from dllm_tutorial import _checks
+from dllm_tutorial._random import uniform
 from dllm_tutorial.tasks.base import AnswerJoint, ended
 from dllm_tutorial.tasks.lexicon import WORD_CLASS, WORDS
 from dllm_tutorial.tasks.vocabulary import EOS, MASK, VOCABULARY, encode
@@ -288,15 +289,6 @@ class Language:
 def _summed(values: Tensor, group: Tensor, size: int) -> Tensor:
     """Sums of the rows of values [E, N] by their group, [size, N]."""
     return values.new_zeros(size, values.shape[1]).index_add_(0, group, values)
-
-
-def uniform(
-    shape: Sequence[int], generator: Generator | None, device: torch.device
-) -> Tensor:
-    """Uniform numbers in [0, 1), Float64, drawn on the generator's device."""
-    origin = device if generator is None else generator.device
-    u = torch.rand(shape, generator=generator, device=origin, dtype=torch.float64)
-    return u.to(device)
 
 
 class SentenceJoint(AnswerJoint):

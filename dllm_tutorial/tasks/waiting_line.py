@@ -531,18 +531,18 @@ def _list(slots: range, parts: list[str], said: str, *, closed: bool) -> _List |
         rank = reading.rank(said.rpartition("[")[0].rstrip("[ "), behind.split("[")[0])
     else:
         rank = reading.rank(said[: len(said) - len(mark + quote)])
-    starts = begins and not label.strip() or not closed and _LABEL.fullmatch(label)
+    starts = (begins and not label.strip()) or (not closed and _LABEL.fullmatch(label))
     if len(slots) == 1 and _EDIT.search(label):
         rank = -1
     stops = ends and re.fullmatch(rf"\s*(?:[,;.!]?{quote}|{quote}[,;.!])\s*", tail)
     if not (starts and stops):  # but for one word it may be a list all the same
         words = max(len(re.findall(r"\w+", part)) for part in (head, tail))
-        listed = closed or gaps and words < 2
+        listed = closed or (gaps and words < 2)
         return _List(slots, rank, closed, "", False, None) if listed else None
     # one name beside the label of lines may be the first or belong to the label
     unclear = label.strip() and not mark and any(gap.lines for gap in gaps) and rank < 2
     apart = len(slots) == 1 or any(gap.is_blank for gap in gaps)
-    unclear = unclear or closed and re.match(r"\W*becomes?\b", behind)
+    unclear = unclear or (closed and re.match(r"\W*becomes?\b", behind))
     whole = not unclear and _is_regular(gaps, [mark, *between])
     if not closed:
         above = [] if label.strip() else before.split("\n")[-2::-1]
@@ -559,7 +559,10 @@ def _is_regular(gaps: list[_Gap], marks: list[str]) -> bool:
         same = gaps[:-1]  # "and" before the last name
     numbers = [int(number) for number in re.findall(r"\d+", " ".join(marks))]
     first = numbers[0] if numbers else 0
-    counted = numbers in ([first + i for i, _ in enumerate(numbers)], [1] * len(numbers))
+    counted = numbers in (
+        [first + i for i, _ in enumerate(numbers)],
+        [1] * len(numbers),
+    )
     return (
         len(set(same)) <= 1
         and all(gap.mark == _kind(marks[0]) for gap in gaps)
@@ -576,7 +579,11 @@ def _continues(lines: list[str], mark: str, apart: bool) -> bool:
     for part in (line, re.sub(r"^.*(?:[:=!?.]|\b(?:is|are)) (?=\S)", "", line)):
         first = re.split(r"[|,;!(]| - | (?:is|are)\b", re.sub(f"^{_MARK}", "", part))[0]
         words = [word.strip(".\"'_") for word in first.split()]
-        if line and len(words) <= 2 and all(word in ("", *VOCABULARY) for word in words):
+        if (
+            line
+            and len(words) <= 2
+            and all(word in ("", *VOCABULARY) for word in words)
+        ):
             return bool(apart or mark or line == lines[0])
     is_heading = _HEADING.search(line) or reading.rank(line) != 0
     is_stub = 0 < len(line.split()) <= 2 and _SLOT not in line and not is_heading

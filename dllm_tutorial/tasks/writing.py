@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from dllm_tutorial import _checks
+from dllm_tutorial._random import uniform
 from dllm_tutorial.tasks import reading
 from dllm_tutorial.tasks.answers import AnswerTable
 from dllm_tutorial.tasks.base import (
@@ -38,7 +39,7 @@ from dllm_tutorial.tasks.lexicon import (
     WORDS,
     Concepts,
 )
-from dllm_tutorial.tasks.sentences import CLASSES, Language, SentenceJoint, uniform
+from dllm_tutorial.tasks.sentences import CLASSES, Language, SentenceJoint
 from dllm_tutorial.tasks.vocabulary import (
     EOS,
     MASK,
@@ -119,7 +120,9 @@ _LIST = re.compile(rf"(?im)(^|[:;.] ){_WORD}(?:, ?{_WORD})+,?(?=[.;]|$)")
 _QUOTATION = re.compile(r'"((?:[^\s"]+\s+){2,}[^\s"]+)"')
 _UNDERLINE = re.compile(r"(?<!\w)_+(?=[^\W_])|(?<=[^\W_]|[.!?])_+(?!\w)")
 _BULLET = re.compile(r"(?m)^[-*+•–—] ?")
-_START = re.compile(r"(?:[.!?;()\[\]{}|\n]|(?:(?<=[\w)\]])|(?<=\w[\"'])):)[ \"'*,–—-]*\Z")
+_START = re.compile(
+    r"(?:[.!?;()\[\]{}|\n]|(?:(?<=[\w)\]])|(?<=\w[\"'])):)[ \"'*,–—-]*\Z"
+)
 _END = re.compile(r"[ \"'*,–—-]*(?:[.!?;()\[\]{}|\n]|(?<! ):|\Z)")
 _ABOVE = re.compile(r"(?<=\s)(\S[^\n]*)\s*\n\s*\Z")
 _BELOW = re.compile(r"\A\s*\n\s*(\S[^\n]*)")
@@ -159,7 +162,11 @@ def _readable(text: str) -> tuple[str, ...] | None:
 
 def _is_other(line: str, place: int) -> bool:
     """Whether a line begins (0) or ends (-1) with vocabulary that is no English."""
-    part = ":" if line.strip(".\"'") == ":" else re.split(r"[|:;,!?(]|[.](?!$)| - ", line)[place]
+    part = (
+        ":"
+        if line.strip(".\"'") == ":"
+        else re.split(r"[|:;,!?(]|[.](?!$)| - ", line)[place]
+    )
     words = re.findall(r"[^\s.*\"')]+", part.lower())
     return bool(words) and _ALL.issuperset(words)
 

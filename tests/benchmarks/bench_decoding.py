@@ -18,9 +18,10 @@ median and quartiles of the ratios within repetitions. Logits are float32.
 
 On a CPU milliseconds are processor time over two threads, which other work on the
 machine moves less than the clock on the wall; the wait policy keeps idle threads from
-counting. On a GPU they are the time between two events; the floor and our step are
-replayed as CUDA graphs, the plain rule runs as it is written. With ``--compile`` our
-step is measured again as compiled by ``torch.compile`` (column ``compiled``).
+counting. On a GPU they are the time between two events. There our step has a ``form``:
+``eager``, as it is written, ``graph``, replayed as a CUDA graph, and with ``--compile``
+also ``compiled``, a graph of what ``torch.compile`` makes of it. The floor is always a
+graph, the plain rule always runs as it is written.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "dllm_tutorial" / "data" / "results"
 NAMES = {"cpu": "benchmark_decoding.csv", "cuda": "benchmark_decoding_cuda.csv"}
 SHAPES = [(8, 128, 32_000), (8, 128, 126_464), (32, 128, 64), (64, 256, 512)]
+FORMS = {"cpu": ("eager",), "cuda": ("eager", "graph", "compiled")}
 THREADS = 2
 SEED = 0
 
@@ -66,20 +68,27 @@ def plain_step(x: Tensor, logits: Tensor, temperature: float, mask_id: int) -> T
     return torch.where(reveal, token, x)
 
 
-def our_step(logits: Tensor, temperature: float, *, compiled: bool = False) -> Run:
-    """One step of ``generate`` on rows that are masked throughout."""
+def masked_rows(
+    logits: Tensor, temperature: float, steps: int | None = None
+) -> tuple[task.Task, task.State]:
+    """What ``generate`` begins with on rows that are masked throughout."""
     batch, length, vocab_size = logits.shape
     x = torch.full((batch, length), vocab_size, device=logits.device)
     setting = task.Task(
-        FunctionDenoiser(lambda x: logits, vocab_size),
+        FunctionDenoiser(lambda x: logits[:1].expand(*x.shape, -1), vocab_size),
         seeds=torch.arange(batch, device=logits.device),
         temperature=temperature,
         top_p=None,
         suppressed=None,
-        **task.lay_blocks(x == vocab_size, None, None),
+        **task.lay_blocks(x == vocab_size, None, steps),
     )
-    state, rule = task.first_state(x), strategies.confidence_top_k(1)
-    step = loop.step
+    return setting, task.first_state(x)
+
+
+def our_step(logits: Tensor, temperature: float, *, compiled: bool = False) -> Run:
+    """One step of ``generate`` by confidence top-k."""
+    setting, state = masked_rows(logits, temperature)
+    rule, step = strategies.confidence_top_k(1), loop.step
     if compiled:
         torch.compiler.reset()
         step = torch.compile(step, fullgraph=True, dynamic=False)
@@ -88,7 +97,8 @@ def our_step(logits: Tensor, temperature: float, *, compiled: bool = False) -> R
 
 def as_graph(run: Run) -> Run:
     """``run`` captured as a CUDA graph, after the warm-up on a stream of its own that
-    PyTorch asks for; its results stay where the graph writes them."""
+    PyTorch asks for. It reads its inputs and writes its results where they lie now, so
+    both are kept."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -97,8 +107,13 @@ def as_graph(run: Run) -> Run:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+        result = run()
+
+    def replay() -> object:
+        graph.replay()
+        return run, result
+
+    return replay
 
 
 def milliseconds(run: Run, device: str) -> float:
@@ -128,8 +143,8 @@ def measure(
     repeats: int,
     *,
     device: str = "cpu",
-    compiled: bool = False,
-) -> dict[str, int | float]:
+    form: str = "eager",
+) -> dict[str, int | float | str]:
     """One row: medians in milliseconds and ratios within repetitions."""
     generator = torch.Generator().manual_seed(SEED)
     logits = torch.randn(shape, generator=generator).to(device)
@@ -137,11 +152,13 @@ def measure(
     with torch.no_grad():
         runs: list[Run] = [
             lambda: logits.amax(-1),
-            our_step(logits, temperature, compiled=compiled),
+            our_step(logits, temperature, compiled=form == "compiled"),
+            lambda: plain_step(x, logits, temperature, shape[2]),
         ]
         if device == "cuda":
-            runs = [as_graph(run) for run in runs]
-        runs.append(lambda: plain_step(x, logits, temperature, shape[2]))
+            runs[0] = as_graph(runs[0])
+        if form != "eager":
+            runs[1] = as_graph(runs[1])
         times = [[settled(run, device) for run in runs] for _ in range(repeats)]
     floor, step, plain = np.array(times).T
     low, ratio, high = np.quantile(step / floor, [0.25, 0.5, 0.75])
@@ -160,7 +177,7 @@ def measure(
         "plain_over_step": round(float(np.median(plain / step)), 2),
         "repeats": repeats,
     }
-    return row if device == "cpu" else {**row, "compiled": int(compiled)}
+    return row if device == "cpu" else {"form": form, **row}
 
 
 def arguments_of(words: list[str] | None = None) -> argparse.Namespace:
@@ -197,20 +214,13 @@ def origin_of(arguments: argparse.Namespace) -> dict[str, object]:
 def main(words: list[str] | None = None) -> None:
     arguments = arguments_of(words)
     torch.set_num_threads(THREADS)
-    forms = (False, True) if arguments.compile else (False,)
+    forms = FORMS[arguments.device][: None if arguments.compile else 2]
     rows = []
-    for shape, temperature, compiled in product(SHAPES, (0.0, 1.0), forms):
+    for shape, temperature, form in product(SHAPES, (0.0, 1.0), forms):
         # Small shapes take a millisecond: more repetitions cost nothing.
-        small = 10 if shape[2] < 1000 else 1
-        rows.append(
-            measure(
-                shape,
-                temperature,
-                small * arguments.repeats,
-                device=arguments.device,
-                compiled=compiled,
-            )
-        )
+        repeats = arguments.repeats * (10 if shape[2] < 1000 else 1)
+        device = arguments.device
+        rows.append(measure(shape, temperature, repeats, device=device, form=form))
         print(rows[-1], flush=True)
     write_rows(arguments.out, rows, origin_of(arguments))
 
