@@ -33,7 +33,8 @@ lint: venv ## style and types
 PYTEST := pytest -n $(JOBS) --dist=worksteal
 NBVAL := pytest --nbval --nbval-sanitize-with=tests/nbval.cfg -n $(JOBS) --dist=loadfile
 # Tests of the package: all but those of the book's tools and pages.
-UNITS := tests $(patsubst %,--ignore=tests/test_%.py,build chapter_numbers site structure)
+OTHERS := build chapter_numbers environment site structure
+UNITS := tests $(OTHERS:%=--ignore=tests/test_%.py)
 
 # Three stages of pytest: the code, the committed notebooks, the built site.
 test: lint ## everything that must hold before a commit
@@ -58,7 +59,7 @@ sse41 := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41
 avx2 := ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
 openblas := OPENBLAS_CORETYPE=Nehalem
 one := OMP_NUM_THREADS=1
-two := OMP_NUM_THREADS=2
+two := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 VARIANTS := default sse41 avx2 openblas one two
 AS := $(addprefix as-,$(VARIANTS))
 
