@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test lint study notebooks notebook address clean
+.PHONY: help book test lint study gpu notebooks notebook address clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,9 @@ study: $(READY) ## measure the rows of chapters 5 to 11 again; stop and go on at
 	$(BIN)/python -m dllm_tutorial.order_search
 	$(BIN)/python -m dllm_tutorial.order_study --out runs/orders --workers 2
 	$(BIN)/python -m dllm_tutorial.log_sum_study --out runs/log_sum --workers 2
+
+gpu: $(READY) ## everything that needs a GPU, in ten minutes: rows in runs/gpu
+	$(BIN)/python tests/benchmarks/bench_gpu.py --out runs/gpu
 
 notebooks: $(READY) ## sync, execute and strip all notebooks in place
 	$(BIN)/python tools/make_notebooks.py
