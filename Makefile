@@ -5,7 +5,7 @@ JOBS ?= 2# processes of a stage of tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUTF8 := 1# so that other people's tools read UTF-8 in every locale
 
-.PHONY: help venv book lint test colab lowest portable study notebooks notebook \
+.PHONY: help venv book lint test colab lowest portable gpu study notebooks notebook \
 	address clean
 .DEFAULT_GOAL := help
 
@@ -78,6 +78,9 @@ STUDIES := strategies_study gumbel neighborhood order_search reversal bench_stud
 study: venv ## measure the shipped rows again, at a commit; stop and go on at will
 	set -e; for name in $(STUDIES); do \
 		$(BIN)/python -m dllm_tutorial.$$name --out runs --ship; done
+
+gpu: venv ## everything that needs a GPU, in ten minutes: rows in runs/gpu
+	$(BIN)/python tests/benchmarks/bench_gpu.py --out runs/gpu
 
 notebooks: venv ## sync, execute and strip all notebooks in place
 	$(BIN)/python tools/make_notebooks.py

@@ -503,7 +503,7 @@ def hard_tokens(joint: mixtures.TableJoint, order: Tensor, few: int = 2) -> int:
     orders.check_orders(order, joint.length)
     _checks.integer(few, "few", 0)
 
-    columns = joint.support.T.numpy()
+    columns = joint.support.T.cpu().numpy()
 
     def distinct(places: tuple[int, ...]) -> int:
         code = 0

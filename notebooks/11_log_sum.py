@@ -313,10 +313,10 @@ _ = figure.legend(
 
 # %%
 n = sizes.symbols
-one = mixtures.one_way(n, 3, torch.Generator().manual_seed(3))
-source = mixtures.either_direction(one).to(device)
+one = mixtures.one_way(n, 3, torch.Generator().manual_seed(3)).to(device)
+source = mixtures.either_direction(one)
 x, p = source.support, source.probs
-forward = one.to(device).log_prob(x).exp()  # the half that is not turned
+forward = one.log_prob(x).exp()  # of the half that is not turned round
 forward = forward / forward.sum()
 both = torch.stack([orders.left_to_right(2 * n), orders.right_to_left(2 * n)])
 hard = log_sum_study.hard_tokens(one, both[1])

@@ -1,9 +1,9 @@
 """A GPU that is played by the CPU, for machines without one.
 
-Under :class:`PretendGpu` tensors can be put on ``"cuda"``. Their numbers stay on the
-CPU, so everything can be computed, but they refuse what tensors on a GPU refuse: to
-meet tensors on the CPU, to become numpy arrays, to be drawn by a generator on the CPU.
-With ``waits=False`` the host must not wait for the device either, as under
+Under :class:`PretendGpu` tensors can be put on ``GPU``. Their numbers stay on the CPU,
+so everything can be computed, but they refuse what tensors on a GPU refuse: to meet
+tensors on the CPU, to become numpy arrays, to be drawn by a generator on the CPU. While
+``waits`` is False the host must not wait for the device either, as under
 ``torch.cuda.set_sync_debug_mode("error")``.
 """
 
@@ -60,7 +60,7 @@ class OnGpu(torch.Tensor):
 
 
 class PretendGpu(TorchDispatchMode):
-    """Where ``"cuda"`` is a device; operations on it are counted in ``calls``."""
+    """Where ``GPU`` is a device; operations on it are counted in ``calls``."""
 
     def __init__(self, *, waits: bool = True) -> None:
         super().__init__()
@@ -85,21 +85,28 @@ class PretendGpu(TorchDispatchMode):
         kwargs = kwargs or {}
         flat = tree_flatten((args, kwargs))[0]
         wrappers = {id(x.held): x for x in flat if isinstance(x, OnGpu)}
-        op = func.overloadpacket
-        if op is aten._fused_sdp_choice:
-            return 0  # plain products of matrices, which all devices have
         target = kwargs.get("device")
         target = target and torch.device(target).type
         to_gpu = target == GPU.type
+        if not wrappers and not to_gpu:
+            return func(*args, **kwargs)
+        op = func.overloadpacket
+        if op is aten._fused_sdp_choice:
+            return 0  # plain products of matrices, which all devices have
         if op in (aten._to_copy, aten.copy_):
-            source = args[-1] if op is aten.copy_ else args[0]
+            source = args[1] if op is aten.copy_ else args[0]
             to_gpu = isinstance(args[0], OnGpu) if target is None else to_gpu
             crosses = isinstance(source, OnGpu) != to_gpu
-            self._check_copy(crosses, to_gpu, kwargs, args)
+            quick = to_gpu and (kwargs.get("non_blocking") or args[2:] == (True,))
+            waits = crosses and not quick
         else:
-            self._check(op, flat, wrappers, to_gpu)
-            to_gpu = to_gpu or (bool(wrappers) and target is None)
-        if op in ANSWERS and wrappers and not self.waits:
+            self._check(op, flat)
+            to_gpu = to_gpu or target is None
+            by_flag = op is aten.index and any(
+                x is not None and x.dtype == torch.bool for x in args[1]
+            )
+            waits = op in ANSWERS or by_flag
+        if waits and not self.waits:
             raise RuntimeError(f"called a synchronizing CUDA operation: {func}")
         self.calls += to_gpu
 
@@ -117,16 +124,11 @@ class PretendGpu(TorchDispatchMode):
         def wrapped(x):
             if not (to_gpu and isinstance(x, torch.Tensor)):
                 return x
-            return wrappers.get(id(x)) if id(x) in wrappers else OnGpu(x)
+            return wrappers[id(x)] if id(x) in wrappers else OnGpu(x)
 
         return tree_map(wrapped, found)
 
-    def _check_copy(self, crosses, to_gpu, kwargs, args) -> None:
-        quick = to_gpu and (kwargs.get("non_blocking") or args[-1] is True)
-        if crosses and not quick and not self.waits:
-            raise RuntimeError("called a synchronizing CUDA operation: a copy")
-
-    def _check(self, op, flat, wrappers, to_gpu) -> None:
+    def _check(self, op, flat) -> None:
         on_cpu = [
             x
             for x in flat
@@ -134,12 +136,11 @@ class PretendGpu(TorchDispatchMode):
         ]
         if op in INDEXING and isinstance(flat[0], OnGpu) and self.waits:
             on_cpu = []  # indices may lie on the CPU
-        if (wrappers or to_gpu) and on_cpu:
+        if on_cpu:
             raise RuntimeError(
                 f"Expected all tensors to be on the same device: {op} met cuda and cpu"
             )
-        drawn = [x for x in flat if isinstance(x, torch.Generator)]
-        if drawn and (wrappers or to_gpu):
+        if any(isinstance(x, torch.Generator) for x in flat):
             raise RuntimeError(
                 "Expected a 'cuda' device type for generator but found 'cpu'"
             )

@@ -100,7 +100,9 @@ def generate(
 
     Prompting, infilling and blocks are one thing: ``x`` holds ``denoiser.mask_id``
     where a token is wanted. A row's answer depends on its own tokens and seed alone,
-    not on the batch around it.
+    not on the batch around it, as far as its logits do: those of an exact joint to the
+    last bit; those of a network may differ in their last bits with the size of the
+    batch, and the answer then only where two candidates are that close.
 
     Parameters
     ----------

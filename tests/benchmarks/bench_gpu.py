@@ -19,9 +19,9 @@ error on the device nor the end of the time loses rows of another part:
 * ``chapters``: all notebooks executed.
 
 A row with ``ok`` False, or a part that ends in an error, is a failure, and the exit
-status says so. Speed is reported, not judged. ``gpu_parts.csv`` tells what became of each
-part; what the time was too short for is skipped and named there. ``--ship`` copies the
-rows into the package.
+status says so. Speed is reported, not judged. ``gpu_parts.csv`` tells what became of
+each part; what the time was too short for is skipped and named there. ``--ship``
+copies the rows into the package.
 """
 
 from __future__ import annotations
