@@ -459,7 +459,7 @@ _RULE = re.compile(rf"[:{_MARK}]*")
 _NESTED = re.compile(r"\[(?:[\s,]*+\[[^\[\]]*+\])++[\s,]*+\]")
 _LETTER = re.compile(r"[A-Za-z]")
 _PROSE = "#"
-_NUMBER = re.compile(r"\A\s*(?:\d+[.):]|[(\[]\d+[)\]]|[Rr]\d+:?)\s+")  # of a row
+_NUMBER = r" ?(?:\d+[.):]|[(\[]\d+[)\]]|[Rr]\d+:?) +"  # of a row
 _COUNTED = (
     "first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|last|"
     r"\d(?:st|nd|rd|th)"
@@ -510,7 +510,7 @@ def _regions(text: str, side: int) -> list[tuple[str, str]]:
 
     Single cells, as in "4", are no row.
     """
-    text = _ROW_LABEL.sub("\n", text)
+    text = _first_row(side).sub(r"\1\n\2", _ROW_LABEL.sub("\n", text))
     lines = _NESTED.sub(rf"\n{_PROSE}\n\g<0>\n{_PROSE}\n", text).splitlines()
     dense = [bool(_DENSE.fullmatch(line)) for line in lines if line.strip()]
     around = zip([False, *dense], [*dense[1:], False], strict=False)
@@ -532,6 +532,21 @@ def _regions(text: str, side: int) -> list[tuple[str, str]]:
     return [(h, region) for h, region in regions if len(_CELL.findall(region)) >= side]
 
 
+@cache
+def _first_row(side: int) -> re.Pattern[str]:
+    """A label and, on its line, the first row of a grid.
+
+    Where an empty line follows but none the row after it, it is a row by itself.
+    """
+    cell, gap = _CELL.pattern, rf"(?:(?!\n)[{_MARK}])"
+    row = rf"(?:{gap}*(?:{cell}{gap}+){{{side - 1}}}{cell}|{gap}*{cell}{{{side}}}){gap}*"
+    row, numbered = rf"(?:{_NUMBER})?{row}", rf"{_NUMBER}{row}"
+    return re.compile(
+        rf"(?m)^(?!{numbered}$)(.*(?:[a-z](?!\w)\.?|[:=!?>]))({row})$"
+        rf"(?=\n[:{_MARK}]*{row}$)(?!\n\n{row}\n{row}$)"
+    )
+
+
 def _shown(line: str, side: int) -> tuple[str, str | None]:
     """A line's label, and what it shows of a grid: None if it is no part of one.
 
@@ -541,7 +556,7 @@ def _shown(line: str, side: int) -> tuple[str, str | None]:
         return "", line.replace(":", "-")
     if "|" in line and re.findall(r"\w+", line) == [f"C{i + 1}" for i in range(side)]:
         return "", None  # the head of a table
-    cells = _NUMBER.sub("", line)
+    cells = re.sub(rf"\A{_NUMBER}", "", line)
     for text in (cells, line):
         label, _, rest = text.rpartition(":")
         bare = _BOXED.sub(r"\1", rest).rstrip().removesuffix(".")
