@@ -539,7 +539,9 @@ def _first_row(side: int) -> re.Pattern[str]:
     Where an empty line follows but none the row after it, it is a row by itself.
     """
     cell, gap = _CELL.pattern, rf"(?:(?!\n)[{_MARK}])"
-    row = rf"(?:{gap}*(?:{cell}{gap}+){{{side - 1}}}{cell}|{gap}*{cell}{{{side}}}){gap}*"
+    row = (
+        rf"(?:{gap}*(?:{cell}{gap}+){{{side - 1}}}{cell}|{gap}*{cell}{{{side}}}){gap}*"
+    )
     row, numbered = rf"(?:{_NUMBER})?{row}", rf"{_NUMBER}{row}"
     return re.compile(
         rf"(?m)^(?!{numbered}$)(.*(?:[a-z](?!\w)\.?|[:=!?>]))({row})$"
