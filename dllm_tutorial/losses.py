@@ -369,10 +369,11 @@ def log_sum_loss(
     log_p, log_prior = _orders_and_prior(log_p, log_prior)
     _checks.in_unit_interval(power, "power", open_left=True)
     joint = log_prior.unsqueeze(-1) + power * log_p
-    evidence = joint.logsumexp(0)
-    # not -inf from -inf, which is NaN
-    possible = torch.where(evidence > -math.inf, evidence, 0.0)
-    return LogSum(-evidence / power, joint - possible)
+    impossible = (joint == -math.inf).all(0)
+    # its logsumexp would be -inf, and NaN both its gradient and -inf from -inf
+    evidence = joint.masked_fill(impossible, 0.0).logsumexp(0)
+    loss = -evidence / power
+    return LogSum(loss.masked_fill(impossible, math.inf), joint - evidence)
 
 
 def _orders_and_prior(log_p: Tensor, log_prior: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -353,6 +353,7 @@ def log_probs(
     Float[K, B]
         Nats.
     """
+    _checks.denoiser(denoiser, "denoiser")
     x = _checks.tokens(x, name)
     orders = check_orders(_checks.tokens(orders, "orders"), x.shape[1], "orders")
     each = orders.repeat_interleave(len(x), 0)  # [K * B, L]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dllm_tutorial import exact, joints, losses
+from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.schedules import (
     Cosine,
     CosineMDLM,
@@ -72,6 +73,18 @@ def test_one_step_draws_from_the_marginals():
     law = exact.ancestral_law(joint, Linear(), 1)
     assert len(law.support) == 27
     assert torch.allclose(law.probs, torch.full((27,), 1 / 27).double(), atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_a_sequence_may_be_as_rare_as_it_likes(steps):
+    """Independent tokens: the law is their product, here e^-2700."""
+    log_p = torch.tensor([0.0, -300.0], dtype=torch.float64)
+    denoiser = FunctionDenoiser(lambda x: log_p.expand(*x.shape, 2), 2)
+    x = torch.ones(2, 9, dtype=torch.long)
+    x[1, ::2] = 0
+    found = exact.ancestral_log_prob(denoiser, x, Linear(), steps)
+    expected = torch.tensor([-2700.0, -1200.0], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 def test_what_cannot_be_generated():

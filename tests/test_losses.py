@@ -323,6 +323,21 @@ def test_gradient_of_log_sum_weighs_orders_by_responsibility():
     assert torch.allclose(log_p.grad, -out.log_responsibilities.exp(), atol=1e-12)
 
 
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_no_order_is_responsible_for_what_none_can_produce(power):
+    """Beside it, everything is as if it were not there."""
+    possible = torch.tensor([[-1.0], [-2.0], [-math.inf]])
+    log_p = torch.cat([torch.full((3, 1), -math.inf), possible], 1).requires_grad_()
+    out = losses.log_sum_loss(log_p, power=power)
+    alone = losses.log_sum_loss(possible, power=power)
+    assert out.loss.tolist() == [math.inf, alone.loss.item()]
+    shares = out.log_responsibilities.exp()
+    assert torch.equal(shares[:, 0], torch.zeros(3))
+    assert torch.equal(shares[:, 1:], alone.log_responsibilities.exp())
+    out.loss[1].backward()
+    assert torch.allclose(log_p.grad, -shares)
+
+
 def test_log_sum_of_very_unlikely_sequences():
     log_p = torch.tensor([[-30_000.0], [-30_001.0]]).half().float()
     loss = losses.log_sum_loss(log_p).loss.item()
