@@ -21,6 +21,7 @@ from . import _checks
 from .decoding import Strategy
 from .decoding.candidates import propose, rounding
 from .decoding.strategy import View, order_of, reaches
+from .decoding.task import check_rule
 from .denoiser import Denoiser
 from .exact import law_table
 from .joints import TableJoint
@@ -57,7 +58,7 @@ def answer_law(
     ----------
     denoiser : Denoiser
     x : Long[L]
-        One prompt; masked positions hold ``mask_id``.
+        One prompt of ids below V; masked positions hold ``mask_id``.
     strategy : Strategy
         Its only randomness must be the proposed tokens; a rule that draws positions,
         revises or remembers raises ``ValueError`` (for random top-k see
@@ -65,8 +66,9 @@ def answer_law(
     temperature : float
         Of the proposals; 0 leaves one path.
     """
+    check_rule(strategy, denoiser)
     x = _checks.tokens(x, "x", ndim=1)
-    _checks.number(temperature, "temperature", 0)
+    _checks.number(temperature, "temperature", 0, open_right=True)
     if strategy.revise is not None or strategy.start is not None:
         raise ValueError(f"strategy must only reveal, got {strategy}")
     states, weights, nfe, step = x[None], torch.ones(1, dtype=torch.float64), 0.0, 0
@@ -92,6 +94,7 @@ def _step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All outcomes of one step, the state each comes from, and its probability."""
     logits = without_mask(denoiser, denoiser(states))
+    _checks.token_range(states, "x", logits.shape[-1], denoiser.mask_id)
     masked = states == denoiser.mask_id
     if not bool(logits.amax(-1)[masked].isfinite().all()):
         raise ValueError("denoiser must leave a token to draw at every masked position")
