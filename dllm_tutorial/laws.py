@@ -21,15 +21,15 @@ from . import _checks
 from .decoding import Strategy
 from .decoding.candidates import propose, rounding
 from .decoding.strategy import View, order_of, reaches
+from .decoding.task import check_rule
 from .denoiser import Denoiser
 from .exact import law_table
-from .joints import TableJoint
+from .joints import Joint, TableJoint
 from .orders import without_mask
 
 __all__ = [
     "Law",
     "answer_law",
-    "independent_set",
     "oracle_nfe",
     "padded_accuracy",
     "threshold_replace_random",
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _MAX_ROWS = 1 << 20  # states x proposals that are held at once
+_MAX_SETS = 1 << 16  # sets that the oracle tries
 _ROUNDING = rounding(torch.float64)
 
 
@@ -57,7 +58,7 @@ def answer_law(
     ----------
     denoiser : Denoiser
     x : Long[L]
-        One prompt; masked positions hold ``mask_id``.
+        One prompt of ids below V; masked positions hold ``mask_id``.
     strategy : Strategy
         Its only randomness must be the proposed tokens; a rule that draws positions,
         revises or remembers raises ``ValueError`` (for random top-k see
@@ -65,8 +66,9 @@ def answer_law(
     temperature : float
         Of the proposals; 0 leaves one path.
     """
+    check_rule(strategy, denoiser)
     x = _checks.tokens(x, "x", ndim=1)
-    _checks.number(temperature, "temperature", 0)
+    _checks.number(temperature, "temperature", 0, open_right=True)
     if strategy.revise is not None or strategy.start is not None:
         raise ValueError(f"strategy must only reveal, got {strategy}")
     states, weights, nfe, step = x[None], torch.ones(1, dtype=torch.float64), 0.0, 0
@@ -92,6 +94,7 @@ def _step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All outcomes of one step, the state each comes from, and its probability."""
     logits = without_mask(denoiser, denoiser(states))
+    _checks.token_range(states, "x", logits.shape[-1], denoiser.mask_id)
     masked = states == denoiser.mask_id
     if not bool(logits.amax(-1)[masked].isfinite().all()):
         raise ValueError("denoiser must leave a token to draw at every masked position")
@@ -164,53 +167,93 @@ def _no_randomness(*_: object) -> Tensor:
 # ------------------------------------------------------------------------- the oracle
 
 
-def independent_set(joint: TableJoint, x: Tensor) -> tuple[int, ...]:
-    """A largest set of masked positions that are independent given the revealed ones.
+def oracle_nfe(joint: Joint) -> float:
+    r"""Fewest expected calls with which a draw-blind policy loses nothing.
+
+    A policy says at each state which masked positions to reveal together, each token
+    drawn on its own from its exact conditional. It is draw-blind if it chooses them
+    before the tokens are drawn, as entropy order does and confidence order does not. It
+    loses nothing, its answers have the law of ``joint``, if and only if the positions S
+    of every step are independent given the state z. The fewest calls from there are
+
+    .. math:: C(z) = 1 + \min_S \sum_v p(x_S = v \mid z)\, C(z, x_S = v)
+
+    over all such S. Rules that look at the drawn tokens before they accept them are not
+    bound by it.
 
     Parameters
     ----------
-    joint : TableJoint
-    x : Long[L]
-        A state of positive probability. Ties go to the lowest positions.
+    joint : Joint
+        A small one: every state and every set is gone through, and more than 2**16 of
+        these raise ``ValueError``.
+
+    Returns
+    -------
+    float
+        Mean number of calls, from all masks.
+
+    Examples
+    --------
+    >>> from dllm_tutorial import joints
+    >>> oracle_nfe(joints.replace_random(4))
+    3.25
     """
-    given = joint.condition(x)
-    masked = (x == joint.mask_id).nonzero()[:, 0].tolist()
-    certain = [i for i in masked if given.entropy([i]) < 1e-12]
-    open_ = [i for i in masked if i not in certain]
-    for size in range(len(open_), 1, -1):
-        for chosen in itertools.combinations(open_, size):
-            if given.total_correlation(chosen) < 1e-12:
-                return tuple(sorted([*certain, *chosen]))
-    return tuple(sorted([*certain, *open_[:1]]))
-
-
-def oracle_nfe(joint: TableJoint) -> float:
-    """Mean number of calls of the independence oracle, from all masks.
-
-    At each state it reveals :func:`independent_set`. Its law is that of ``joint``,
-    because independent tokens may be drawn at once.
-    """
+    if not isinstance(joint, Joint):
+        raise TypeError(f"joint must be a Joint, got {type(joint).__name__}")
+    table, tried = joint.table(), itertools.count(1)
+    support, probs = table.support[table.probs > 0], table.probs[table.probs > 0]
 
     @cache
-    def calls(state: tuple[int, ...]) -> float:
-        x = torch.tensor(state)
-        if joint.mask_id not in state:
-            return 0.0
-        chosen = list(independent_set(joint, x))
-        given = joint.condition(x)
-        values, group = torch.unique(
-            given.support[:, chosen], dim=0, return_inverse=True
-        )
-        p = torch.zeros(len(values), dtype=torch.float64)
-        p = p.index_add(0, group, given.probs)
-        total = 1.0
-        for value, weight in zip(values, p.tolist(), strict=True):
-            after = x.clone()
-            after[chosen] = value
-            total += weight * calls(tuple(after.tolist()))
-        return total
+    def calls(rows: tuple[int, ...], masked: tuple[int, ...]) -> float:
+        """C at the state with these masks that leaves these rows of the support."""
+        tokens, p = support[list(rows)], probs[list(rows)]
+        varies = (tokens != tokens[0]).any(0).tolist()
+        open_ = [i for i in masked if varies[i]]  # the certain ones come with any set
+        if not open_:
+            return float(bool(masked))
+        best = math.inf
+        for chosen, value in reversed(_independent_sets(tokens, p / p.sum(), open_)):
+            if next(tried) > _MAX_SETS:
+                raise ValueError(
+                    f"joint must be smaller: more than {_MAX_SETS} sets to try, for "
+                    f"{joint.length} positions and {len(support)} sequences"
+                )
+            left = tuple(i for i in open_ if i not in chosen)
+            after: dict[int, list[int]] = {}
+            for row, v in zip(rows, value.tolist(), strict=True):
+                after.setdefault(v, []).append(row)
+            later = sum(
+                probs[kept].sum().item() * calls(tuple(kept), left)
+                for kept in after.values()
+            )
+            best = min(best, 1 + later / p.sum().item())
+            if best < 2 + 1e-9:  # one call is tried first, and others need two
+                break
+        return best
 
-    return calls((joint.mask_id,) * joint.length)
+    return calls(tuple(range(len(support))), tuple(range(joint.length)))
+
+
+def _independent_sets(
+    tokens: Tensor, p: Tensor, positions: list[int]
+) -> list[tuple[tuple[int, ...], Tensor]]:
+    """All sets of positions that are independent under the law p: Float[M] of the rows
+    of ``tokens: Long[M, L]``, smallest first, and what each row says there: Long[M], a
+    number for each combination of tokens."""
+    size = int(tokens.max()) + 1
+    sets: list[tuple[tuple[int, ...], Tensor]] = [((), torch.zeros(len(p)).long())]
+    for chosen, value in sets:  # which grows meanwhile: part of a set is one, too
+        for i in positions:
+            if chosen and i <= chosen[-1]:
+                continue
+            both = value * size + tokens[:, i]
+            law = p.new_zeros((int(value.max()) + 1) * size).index_add(0, both, p)
+            law = law.view(-1, size)
+            apart = law.sum(1, keepdim=True) * law.sum(0)
+            if torch.allclose(law, apart, rtol=1e-9, atol=0.0):
+                both = torch.unique(both, return_inverse=True)[1]
+                sets.append(((*chosen, i), both))
+    return sets[1:]
 
 
 # ---------------------------------------------------------- thresholds in closed form

@@ -87,7 +87,8 @@ def propose(
         probable up to :func:`rounding`.
     top_p : float or None
         Draw from the smallest set of most probable tokens whose tempered probability
-        reaches ``top_p`` (Holtzman et al. 2020).
+        reaches ``top_p`` (Holtzman et al. 2020), up to the rounding of the logits; of
+        equally probable tokens the lowest ids are in it. None and 1: from all.
     suppressed : Tensor or None
         Bool[V], tokens that get no probability.
     want : frozenset of str
@@ -98,6 +99,9 @@ def propose(
     if temperature > 0:
         temperature = max(temperature, COLDEST)
     tie = rounding(logits.dtype)
+    top_p = None if top_p == 1 else top_p
+    if top_p is not None:  # less what the last digits of two logits do to a share
+        top_p -= tie + 4 * torch.finfo(logits.dtype).eps * top_p * (1 - top_p)
 
     fused = _fused(logits)
     count = size if fused else max(1, TILE // vocab_size)
@@ -157,7 +161,7 @@ def _whole(
     if temperature > 0:
         hot = p if temperature == 1 else _tempered(logits, temperature)
         if top_p is not None:
-            token = _nucleus(hot, uniform, top_p)
+            token = _nucleus(hot, uniform, top_p, tie)
         elif hot.shape[-1] <= NARROW:
             token = _invert(hot, uniform)[0]
         else:
@@ -354,8 +358,15 @@ def _draw_chunk(masses: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return chunk, ((target - start) / (end - start)).clamp(max=BELOW_ONE)
 
 
-def _nucleus(p: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    """Draw among the most probable tokens that together reach ``top_p``: Long[n, 1]."""
-    p, order = p.sort(dim=-1, descending=True, stable=True)
-    before = p.cumsum(-1, dtype=torch.float64) - p
-    return order.gather(-1, _invert(p * (before < top_p), uniform)[0])
+def _nucleus(p: Tensor, uniform: Tensor, top_p: float, tie: float) -> Tensor:
+    """Draw among the most probable tokens that together reach ``top_p``, of those that
+    are equal up to ``tie`` the lowest ids: Long[n, 1]."""
+    best = p.sort(dim=-1, descending=True).values
+    before = best.cumsum(-1, dtype=torch.float64) - best
+    size = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
+    least = best.gather(-1, size - 1)
+    above = p > least * (1 + tie)
+    equal = (p >= least * (1 - tie)) & ~above
+    room = size - above.sum(-1, keepdim=True)
+    kept = above | (equal & (equal.cumsum(-1) <= room))
+    return _invert(p * kept, uniform)[0]

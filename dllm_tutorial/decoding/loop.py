@@ -27,6 +27,7 @@ from dllm_tutorial.decoding.task import (
     State,
     Task,
     check_logits,
+    check_rule,
     check_tokens,
     first_state,
     forbidden_tokens,
@@ -34,7 +35,7 @@ from dllm_tutorial.decoding.task import (
     row_seeds,
     suppressed_flags,
 )
-from dllm_tutorial.denoiser import MASKED, Denoiser
+from dllm_tutorial.denoiser import Denoiser
 
 __all__ = ["Generation", "History", "generate", "step"]
 
@@ -110,14 +111,15 @@ def generate(
         Gives logits Float[B, L, V]. The column of ``mask_id``, if it has one, is never
         drawn. Minus infinity marks an impossible token.
     x : Tensor
-        Long[B, L]
+        Long[B, L], ids below V or the mask.
     strategy : Strategy
         From :mod:`dllm_tutorial.decoding.strategies`.
     temperature : float
         Tokens are drawn from softmax(logits / temperature); 0 takes the most probable
         one, the lowest id among equals (up to the rounding of the logits' dtype).
     top_p : float, optional
-        Draw from the smallest set of tokens whose tempered probability reaches this.
+        Draw from the smallest set of most probable tokens whose tempered probability
+        reaches this, up to rounding.
     suppress : iterable of int, optional
         Tokens never drawn, a list or a tensor [n] of ids, say; confidences are
         renormalised over the others.
@@ -132,21 +134,20 @@ def generate(
 
     Raises
     ------
+    TypeError
+        Where an argument is not of its kind.
     ValueError
-        For arguments out of range, for fewer steps than blocks, where the denoiser
+        For ids or arguments out of range, for fewer steps than blocks, where the denoiser
         reads from the left and the strategy goes another way, and where the denoiser
         gives a position that is to be filled NaN, +inf, or no token with a finite logit
         that is not suppressed, or the strategy ranks it NaN. These are looked for after
         1, 2, 4, 8, ... steps and at the end: each look waits for the device.
     """
-    if not isinstance(strategy, Strategy):
-        raise TypeError(f"strategy must be a Strategy, got {strategy!r}")
-    from_the_left = strategy.reads == "prefix" or block_length == 1
-    _checks.denoiser(denoiser, "denoiser", *(() if from_the_left else MASKED))
+    check_rule(strategy, denoiser, from_the_left=block_length == 1)
     mask_id = int(denoiser.mask_id)
     task = Task(
         denoiser,
-        seeds=row_seeds(seeds, generator, check_tokens(x)),
+        seeds=row_seeds(seeds, generator, check_tokens(x, denoiser)),
         temperature=_checks.number(temperature, "temperature", 0, open_right=True),
         top_p=top_p,
         suppressed=None,
@@ -166,6 +167,7 @@ def generate(
         for i in range(int(bound.sum(-1).max())):
             logits = check_logits(denoiser(state.x), x)
             if i == 0:
+                _checks.token_range(x, "x", logits.shape[-1], mask_id)
                 vocabulary = suppressed_flags(forbidden, mask_id, logits)
                 task = replace(task, suppressed=vocabulary)
             before, state = state, step(strategy, task, state, logits)

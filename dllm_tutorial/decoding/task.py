@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dllm_tutorial import _checks, counter_rng
-from dllm_tutorial.denoiser import Denoiser
+from dllm_tutorial.decoding.strategy import Strategy
+from dllm_tutorial.denoiser import MASKED, Denoiser
 
 __all__ = ["State", "Task"]
 
@@ -98,13 +99,24 @@ def first_state(x: Tensor) -> State:
     return State(x, zero, zero, zero, shown, shown * torch.nan, fault, {})
 
 
-def check_tokens(x: Tensor) -> Tensor:
-    """Prompts: Long[B, L], not empty, no negative id."""
+def check_rule(strategy: Any, denoiser: Any, *, from_the_left: bool = False) -> None:
+    """A strategy, and a denoiser that can be asked in its order."""
+    if not isinstance(strategy, Strategy):
+        raise TypeError(f"strategy must be a Strategy, got {strategy!r}")
+    from_the_left = from_the_left or strategy.reads == "prefix"
+    _checks.denoiser(denoiser, "denoiser", *(() if from_the_left else MASKED))
+
+
+def check_tokens(x: Tensor, denoiser: Any) -> Tensor:
+    """Prompts: Long[B, L], not empty, no negative id, none that the denoiser does not
+    know, if it says what it knows."""
     _checks.tokens(x, "x")
     if x.dtype != torch.int64:
         raise TypeError(f"x must be torch.int64, got {x.dtype}")
     if x.numel() == 0 or int(x.min()) < 0:
         raise ValueError(f"x must hold token ids, got shape {tuple(x.shape)}, {x}")
+    if getattr(denoiser, "vocab_size", None) is not None:
+        _checks.token_range(x, "x", denoiser.vocab_size, denoiser.mask_id)
     return x
 
 
