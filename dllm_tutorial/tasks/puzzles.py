@@ -43,12 +43,13 @@ __all__ = ["LatinSquare", "Sudoku", "Sudoku9"]
 SOLUTIONS = ("unique", "several", "any")
 _ZERO = VOCABULARY.index("0")  # a blank cell; the digits follow it
 
-_ASKED = "Answer with the full grid only: one line for each row"
-_ANSWER = f"{_ASKED}, {{what}} separated by spaces."
+_ASKED = "Answer with the full grid only: one line for each row, {} separated by spaces."
 
 
 class _Square(Task):
     """A task whose answer is a square of symbols, row by row, then ``<eos>``."""
+
+    _asked: str  # the last sentence of the question
 
     def __init__(
         self, order: int, prompt_tokens: int, prompt_length: int, answer_length: int
@@ -105,7 +106,7 @@ class _Square(Task):
         """
 
         def read(text: str) -> str | None:
-            return _last_grid(reading.plain(text, _ASKED), self.order)
+            return _last_grid(reading.plain(text, self._asked), self.order)
 
         return reading.answers(texts, read, self.answer_length)
 
@@ -129,6 +130,7 @@ class LatinSquare(_Square):
     """
 
     name = "latin_square"
+    _asked = _ASKED.format("the symbols")
 
     def __init__(
         self,
@@ -165,13 +167,15 @@ class LatinSquare(_Square):
                 f"Fill this {n} by {n} grid with the symbols {', '.join(some)} and "
                 f"{last} so that every row and every column holds each symbol exactly "
                 f"once. Any such grid is right.\n\n{grid}\n\n"
-                + _ANSWER.format(what="the symbols")
+                + self._asked
             )
         return texts
 
 
 class _Sudoku(_Square):
     """A Sudoku of any order: ``<name> cells :``, a blank cell as ``0``."""
+
+    _asked = _ASKED.format("the digits")
 
     def _instances(self, cells: Tensor, **given: Tensor) -> Instances:
         """Puzzles, and what else is given, as digits Long[B, n * n]."""
@@ -205,7 +209,7 @@ class _Sudoku(_Square):
                 f"Complete this {n} by {n} Sudoku. Every row, every column and every "
                 f"{side} by {side} box must hold each of the digits 1 to {n} exactly "
                 f"once. An empty cell is shown as _.\n\n{_drawn(grid, n)}\n\n"
-                + _ANSWER.format(what="the digits")
+                + self._asked
             )
         return texts
 
@@ -470,6 +474,7 @@ _ROW_LABEL = re.compile(
     re.IGNORECASE,
 )
 _BOXED = re.compile(r"[(\[{] ?([A-Z0-9]) ?[)\]}]")  # a cell that was filled in
+_BEHIND = re.compile(r"\A((?:.*(?:[:=!?>]|[a-z]\.|\b(?:is|are)\b))?)(.*)")  # a label
 _WORDS = re.compile(r"[^\w]*[A-Z]{2,}(?:[^\w]+[A-Z]+)*[^\w]*")  # as in "DONE"
 _DENSE = re.compile(rf"[{_MARK}]*(?:[A-Z0-9{_BLANK}]{{2,}}[{_MARK}]*)+")
 
@@ -521,8 +526,10 @@ def _regions(text: str, side: int) -> list[tuple[str, str]]:
         if line.strip() and next(lone) and _is_word(line, side):
             shown = None
         heading, rows = found[-1]
+        begun = any(map(_CELL.search, rows))
         if shown is None:
-            begun = any(map(_CELL.search, rows))
+            shown = _broken(line, side, begun=begun)
+        if shown is None:
             found.append((line if begun or _LETTER.search(line) else heading, []))
         elif label:
             found += [(label, [shown]), ("", [])]
@@ -534,18 +541,13 @@ def _regions(text: str, side: int) -> list[tuple[str, str]]:
 
 @cache
 def _first_row(side: int) -> re.Pattern[str]:
-    """A label and, on its line, the first row of a grid.
-
-    Where an empty line follows but none the row after it, it is a row by itself.
-    """
+    """A label and, on its line, the first row of a grid; not the symbols to use."""
     cell, gap = _CELL.pattern, rf"(?:(?!\n)[{_MARK}])"
-    row = (
-        rf"(?:{gap}*(?:{cell}{gap}+){{{side - 1}}}{cell}|{gap}*{cell}{{{side}}}){gap}*"
-    )
-    row, numbered = rf"(?:{_NUMBER})?{row}", rf"{_NUMBER}{row}"
+    row = rf"(?:{gap}*(?:{cell}{gap}+){{{side - 1}}}{cell}|{gap}*{cell}{{{side}}}){gap}*"
+    symbols = r".*(?i:\b(?:symbol|digit|letter|number|row\b|us(?:e|ing)\b))"
     return re.compile(
-        rf"(?m)^(?!{numbered}$)(.*(?:[a-z](?!\w)\.?|[:=!?>]))({row})$"
-        rf"(?=\n[:{_MARK}]*{row}$)(?!\n\n{row}\n{row}$)"
+        rf"(?m)^(?!{symbols}|{_NUMBER}{row}$)(.*(?:[a-z](?!\w)\.?|[:=!?>]))"
+        rf"((?:{_NUMBER})?{row})$(?=\n[:{_MARK}]*(?:{_NUMBER})?{row}$)"
     )
 
 
@@ -566,6 +568,26 @@ def _shown(line: str, side: int) -> tuple[str, str | None]:
         if _GRID_LINE.fullmatch(bare) and len(_CELL.findall(bare)) in sizes:
             return label, bare
     return "", cells if _GRID_LINE.fullmatch(cells) else None
+
+
+def _broken(line: str, side: int, *, begun: bool) -> str | None:
+    """A row with other words of the vocabulary, as "?", or with a remark behind it.
+
+    It makes a grid unreadable. A label may be before it where the grid has not begun,
+    or where it announces the answer, but then whole rows are something else.
+    """
+    label, rest = _BEHIND.findall(line)[0]
+    is_answer = reading.rank(label) == 2
+    if begun and not is_answer:
+        label, rest = "", line
+    row = re.split(r"\(| - ", re.sub(rf"\A{_NUMBER}", "", rest))[0]
+    words = [word for word in re.split(rf"[{_MARK}]+", row.rstrip(". ")) if word]
+    cells = [word if _CELL.fullmatch(word) else "?" for word in words]
+    if is_answer and words and re.fullmatch("[A-Z0-9]*", "".join(words)):
+        return " ".join("?" * side)
+    if not words or not {*VOCABULARY, "_"}.issuperset(words):
+        return None
+    return None if label and len(cells) == side and "?" not in cells else " ".join(cells)
 
 
 def _is_word(line: str, side: int) -> bool:
