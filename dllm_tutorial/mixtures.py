@@ -23,6 +23,8 @@ class OrderMixture(Transformer):
         The set of orders, all answered by one set of weights.
     learned : bool
         Whether p(o) is trained with the weights; uniform otherwise.
+    dtype : torch.dtype, optional
+        Of the weights, as in :class:`~dllm_tutorial.networks.Transformer`.
 
     Raises
     ------
@@ -33,9 +35,13 @@ class OrderMixture(Transformer):
     orders: Tensor
 
     def __init__(
-        self, config: TransformerConfig, orders_: Tensor, learned: bool = False
+        self,
+        config: TransformerConfig,
+        orders_: Tensor,
+        learned: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, dtype)
         if not self.any_order:
             raise ValueError(
                 f"config must have attention='any-order', got {config.attention!r}"
@@ -43,7 +49,8 @@ class OrderMixture(Transformer):
         orders_ = _checks.tokens(orders_, "orders")
         orders.check_orders(orders_, orders_.shape[1], "orders")
         self.register_buffer("orders", orders_, persistent=False)
-        self.prior = nn.Parameter(torch.zeros(len(orders_)), requires_grad=learned)
+        prior = torch.zeros(len(orders_), dtype=dtype)
+        self.prior = nn.Parameter(prior, requires_grad=learned)
 
     def log_prior(self) -> Tensor:
         """log p(o), Float[K]."""

@@ -223,7 +223,13 @@ def order_loss(name: str, length: int, seed: int = 0) -> Callable[..., Tensor]:
     return loss
 
 
-def network(name: str, vocab_size: int, size: Size, seed: int) -> Transformer:
+def network(
+    name: str,
+    vocab_size: int,
+    size: Size,
+    seed: int,
+    dtype: torch.dtype | None = None,
+) -> Transformer:
     """The untrained network for an order, the same for all orders but diffusion."""
     torch.manual_seed(seed)
     return Transformer(
@@ -235,7 +241,8 @@ def network(name: str, vocab_size: int, size: Size, seed: int) -> Transformer:
             size.n_heads,
             attention="bidirectional" if name in DIFFUSION else "any-order",
             positions="rotary" if name == "diffusion" else "learned",
-        )
+        ),
+        dtype,
     )
 
 

@@ -292,8 +292,9 @@ def learn(attention, seed):
     """Excess along one training: [(update, excess), ...]."""
     torch.manual_seed(seed)
     network = Transformer(
-        TransformerConfig(3, 8, 32, 2, 2, attention=attention)
-    ).double()  # the same digits on every kind of processor
+        TransformerConfig(3, 8, 32, 2, 2, attention=attention),
+        torch.float64,  # the same digits on every kind of processor
+    )
     network.to(device)
     steps = training.train(
         network,

@@ -192,7 +192,8 @@ tiny = TransformerConfig(
     3, L, 16, 1, 2, attention="any-order", positions="learned"
 )
 torch.manual_seed(SEED)
-network = mixtures.OrderMixture(tiny, four, learned=True).double()
+double = torch.float64  # the same digits on every kind of processor
+network = mixtures.OrderMixture(tiny, four, learned=True, dtype=double)
 torch.nn.init.normal_(network.head.weight, std=0.3)  # orders differ
 weights = list(network.blocks.parameters())
 log_p = network.log_probs(every[[5]])
@@ -351,8 +352,7 @@ def learn(method, seed):
     """What enumeration says along one training: [(update, ...), ...]."""
     torch.manual_seed(seed)
     taught = both if method in log_sum_study.METHODS else both[:1]
-    model = mixtures.OrderMixture(shape, taught)
-    model = model.double()  # the same digits on every kind of processor
+    model = mixtures.OrderMixture(shape, taught, dtype=double)
     model.to(device)
     plan = training.TrainingConfig(
         sizes.updates,

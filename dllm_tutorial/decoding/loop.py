@@ -137,8 +137,8 @@ def generate(
     TypeError
         Where an argument is not of its kind.
     ValueError
-        For ids or arguments out of range, for fewer steps than blocks, where the denoiser
-        reads from the left and the strategy goes another way, and where the denoiser
+        For ids or arguments out of range, for fewer steps than blocks, where the
+        denoiser reads from the left and the strategy goes another way, and where it
         gives a position that is to be filled NaN, +inf, or no token with a finite logit
         that is not suppressed, or the strategy ranks it NaN. These are looked for after
         1, 2, 4, 8, ... steps and at the end: each look waits for the device.

@@ -43,7 +43,9 @@ __all__ = ["LatinSquare", "Sudoku", "Sudoku9"]
 SOLUTIONS = ("unique", "several", "any")
 _ZERO = VOCABULARY.index("0")  # a blank cell; the digits follow it
 
-_ASKED = "Answer with the full grid only: one line for each row, {} separated by spaces."
+_ASKED = (
+    "Answer with the full grid only: one line for each row, {} separated by spaces."
+)
 
 
 class _Square(Task):
@@ -166,8 +168,7 @@ class LatinSquare(_Square):
             texts.append(
                 f"Fill this {n} by {n} grid with the symbols {', '.join(some)} and "
                 f"{last} so that every row and every column holds each symbol exactly "
-                f"once. Any such grid is right.\n\n{grid}\n\n"
-                + self._asked
+                f"once. Any such grid is right.\n\n{grid}\n\n" + self._asked
             )
         return texts
 
@@ -543,7 +544,9 @@ def _regions(text: str, side: int) -> list[tuple[str, str]]:
 def _first_row(side: int) -> re.Pattern[str]:
     """A label and, on its line, the first row of a grid; not the symbols to use."""
     cell, gap = _CELL.pattern, rf"(?:(?!\n)[{_MARK}])"
-    row = rf"(?:{gap}*(?:{cell}{gap}+){{{side - 1}}}{cell}|{gap}*{cell}{{{side}}}){gap}*"
+    row = (
+        rf"(?:{gap}*(?:{cell}{gap}+){{{side - 1}}}{cell}|{gap}*{cell}{{{side}}}){gap}*"
+    )
     symbols = r".*(?i:\b(?:symbol|digit|letter|number|row\b|us(?:e|ing)\b))"
     return re.compile(
         rf"(?m)^(?!{symbols}|{_NUMBER}{row}$)(.*(?:[a-z](?!\w)\.?|[:=!?>]))"
@@ -587,7 +590,9 @@ def _broken(line: str, side: int, *, begun: bool) -> str | None:
         return " ".join("?" * side)
     if not words or not {*VOCABULARY, "_"}.issuperset(words):
         return None
-    return None if label and len(cells) == side and "?" not in cells else " ".join(cells)
+    return (
+        None if label and len(cells) == side and "?" not in cells else " ".join(cells)
+    )
 
 
 def _is_word(line: str, side: int) -> bool:
