@@ -240,7 +240,7 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, over: list[str]) -> np.nd
 
 def _by_seed(rows: pd.DataFrame, over: list[str]) -> dict[str, dict[tuple, np.ndarray]]:
     """Scores Float64[N] of each seed and setting."""
-    settings = list(rows[over].itertuples(index=False, name=None))
+    settings = map(tuple, rows[over].to_numpy())  # no columns: a row is ()
     found: dict[str, dict[tuple, np.ndarray]] = {}
     for model, setting, right in zip(
         rows["model"], settings, scores(rows), strict=True

@@ -510,7 +510,8 @@ for name in pairs:
         else ""
     )
 curve = study.read_rows("task_curves").query("run == 'large-0'")
-grows = curve.groupby("step").apply(lambda t: t.correct.sum() / t.n.sum())
+sums = curve.groupby("step")[["correct", "n"]].sum()
+grows = sums.correct / sums.n
 print("larger diffusion in its training, all tasks:", end=" ")
 print(", ".join(f"{step} updates {rate:.0%}" for step, rate in grows.items()))
 print("below 90 %, one token per step:")
