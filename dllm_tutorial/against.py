@@ -13,7 +13,6 @@ a blank cell holds ``side``, the mask.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import math
@@ -26,7 +25,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from dllm_tutorial import _checks, bench, bench_study, tasks, train_tasks
+from dllm_tutorial import _checks, bench, bench_study, study, tasks, train_tasks
 from dllm_tutorial.decoding import Strategy, generate
 from dllm_tutorial.joints import Joint
 from dllm_tutorial.tasks.vocabulary import VOCABULARY
@@ -50,28 +49,7 @@ __all__ = [
     "study_puzzles",
 ]
 
-RESAMPLES = 2000
-LEVEL = 0.95
-
 # ------------------------------------------------------------------- rows of the study
-
-
-@functools.cache
-def _resampled(seeds: int, tasks: int, lengths: int, n: int) -> tuple[np.ndarray, ...]:
-    """Weights of draws with replacement, always the same ones.
-
-    Float64[RESAMPLES, seeds], and Float64[tasks, lengths, n, RESAMPLES].
-    """
-    rng = np.random.default_rng(0)
-    sizes = (seeds, (RESAMPLES,)), (n, (tasks, lengths, RESAMPLES))
-    drawn = [rng.multinomial(k, [1 / k] * k, shape) / k for k, shape in sizes]
-    return drawn[0], np.ascontiguousarray(drawn[1].swapaxes(2, 3))
-
-
-def _ends(means: np.ndarray) -> np.ndarray:
-    """Float64[2, ...]: the 95% interval of resampled means [RESAMPLES, ...]."""
-    tail = (1 - LEVEL) / 2
-    return np.quantile(means, [tail, 1 - tail], axis=0)
 
 
 def part(table: pd.DataFrame, keep: Tensor | Sequence[bool]) -> pd.DataFrame:
@@ -114,9 +92,9 @@ def crossing(table: pd.DataFrame, lengths: Iterable[int] | None = None) -> pd.Da
     DataFrame
         A row for each kind of model and its ``rule`` and ``value``: least-squares
         slopes ``reverse`` and ``shuffle`` and their ``gap``, in accuracy per item, each
-        with ``_low`` and ``_high`` (95%; seeds resampled together for all lengths and
-        both tasks, instances for each); ``falls_faster``: the task whose slope is
-        lower, or "neither" where the interval of the gap holds zero; ``seeds``, ``n``.
+        with ``_low`` and ``_high`` (95 %, over seeds and instances); ``falls_faster``:
+        the task whose slope is lower, or "neither" where the interval of the gap holds
+        zero; ``seeds``, ``n``.
     """
     chosen = table[table["task"].isin(TWO)]
     if lengths is not None:
@@ -133,13 +111,10 @@ def crossing(table: pd.DataFrame, lengths: Iterable[int] | None = None) -> pd.Da
     kinds = chosen["model"].map(bench.kind).rename("kind")
     for key, rows in chosen.groupby([kinds, "rule", "value"], sort=False):
         right = np.array([[_by_seed(rows, t, n) for n in sizes] for t in TWO])
-        seeds, n = right.shape[2:]  # [task, length, seed, instance]
-        of_seeds, of_instances = _resampled(seeds, len(TWO), len(sizes), n)
-        by_seed = np.einsum("tlsr,l->tsr", right @ of_instances, weights)
-        resampled = np.einsum("tsr,rs->rt", by_seed, of_seeds)
-        slopes = np.einsum("tlsn,l->t", right, weights) / (seeds * n)
+        slopes = np.einsum("tlsn,l->tsn", right, weights)  # [task, seed, instance]
         names = dict(zip(("kind", "rule", "value"), key, strict=True))
-        found.append(names | _slopes(slopes, resampled) | {"seeds": seeds, "n": n})
+        found.append(names | _slopes(slopes, weights.clip(0).sum()))
+        found[-1] |= {"seeds": right.shape[2], "n": right.shape[3]}
     return pd.DataFrame(found)
 
 
@@ -154,15 +129,17 @@ def _by_seed(rows: pd.DataFrame, task: str, n: int) -> np.ndarray:
     return bench.scores(chosen)
 
 
-def _slopes(slopes: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
-    """Slopes [reverse, shuffle], their gap, and the intervals of all three."""
-    means = [*slopes, slopes[0] - slopes[1]]
-    every = np.column_stack([resampled, resampled[:, 0] - resampled[:, 1]])
-    low, high = _ends(every)
+def _slopes(slopes: np.ndarray, steepest: float) -> dict[str, Any]:
+    """Mean slopes of both tasks [2, seeds, N], their gap, and intervals of all three."""
     row: dict[str, Any] = {}
-    for i, name in enumerate((*TWO, "gap")):
-        row |= {name: means[i], f"{name}_low": low[i], f"{name}_high": high[i]}
-    falls = TWO[1] if low[2] > 0 else TWO[0] if high[2] < 0 else "neither"
+    for name, values, most in (
+        ("reverse", slopes[0], steepest),
+        ("shuffle", slopes[1], steepest),
+        ("gap", slopes[0] - slopes[1], 2 * steepest),
+    ):
+        low, high = study.crossed_interval(values, (-most, most))
+        row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
+    falls = "shuffle" if low > 0 else "reverse" if high < 0 else "neither"
     return row | {"falls_faster": falls}
 
 

@@ -1,11 +1,10 @@
 """From rows of the benchmark study to accuracies, differences and what was lost.
 
 A row is one model on one task by one rule, with a digit for each test instance. All
-models and rules of a task met the same instances, so that differences are paired. An
-exact denoiser is one model: the interval of its accuracy (Wilson's) is over instances.
-Trained models come in several seeds: their interval
-(:func:`dllm_tutorial.study.crossed_interval`) is over seeds and instances. All
-intervals are at 95 %.
+models and rules of a task met the same instances, so that differences are paired.
+Trained models come in several seeds: intervals are at 95 %, over seeds and instances
+(:func:`dllm_tutorial.study.crossed_interval`). An exact denoiser is one model: its
+interval is over instances alone.
 
 An answer has ``TOKENS`` positions: what is said and the ``<eos>`` after it. *Tokens
 per step* are these positions divided by the calls of the model.
@@ -138,8 +137,7 @@ def _measured(rows: pd.DataFrame) -> dict[str, float]:
         )
     right = scores(rows)
     seeds, n = right.shape
-    ends = (*_interval(right), right.mean())  # rounding puts an end past the mean
-    low, high = min(ends), max(ends)
+    low, high = study.crossed_interval(right)
     return {
         "accuracy": right.mean(),
         "low": low,
@@ -149,29 +147,6 @@ def _measured(rows: pd.DataFrame) -> dict[str, float]:
         "nfe": rows["nfe"].mean(),
         "speed": TOKENS / rows["nfe"].mean(),
     }
-
-
-# --------------------------------------------------------------------------- intervals
-
-
-def _interval(right: np.ndarray) -> tuple[float, float]:
-    """Interval of an accuracy, from Float[seeds, N] of zeros and ones."""
-    if len(right) == 1:
-        return study.wilson(right.sum(), right.size)
-    return study.crossed_interval(right)
-
-
-def _interval_of_difference(values: np.ndarray) -> tuple[float, float]:
-    """Interval of a mean of paired differences Float[seeds, N].
-
-    Where all differences are equal a bootstrap knows no doubt; then it is the doubt
-    that n of n leave to a proportion.
-    """
-    if np.ptp(values) > 0:
-        return study.crossed_interval(values)
-    n, value = values.shape[1], values.flat[0]
-    doubt = 1 - study.wilson(n, n)[0]
-    return max(-1.0, value - doubt), min(1.0, value + doubt)
 
 
 # -------------------------------------------------------------------------- comparisons
@@ -207,7 +182,7 @@ def difference(
         if _tuple(key) not in others:
             continue
         values = _paired(rows, others[_tuple(key)], list(over))
-        low, high = _interval_of_difference(values)
+        low, high = study.crossed_interval(values, (-1, 1))
         found.append(
             dict(zip(keys, _tuple(key), strict=True))
             | {"difference": values.mean(), "low": low, "high": high}
@@ -435,7 +410,7 @@ def over_tasks(table: pd.DataFrame) -> pd.DataFrame:
             for _, part in rows.groupby("model", sort=True)
         ]
         right = np.stack(by_model)
-        low, high = _interval(right)
+        low, high = study.crossed_interval(right)
         found.append(
             {
                 "rule": rule,
@@ -600,8 +575,8 @@ def transferred(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row with ``accuracy``, ``low``, ``high`` (over pairs of seeds and
-        instances), ``nfe`` and ``speed``.
+        One row with ``accuracy``, ``low``, ``high`` (over seeds and instances), ``nfe``
+        and ``speed``.
     """
     units = _units(table)
     if units["model"].nunique() < 2:
@@ -610,18 +585,13 @@ def transferred(table: pd.DataFrame) -> pd.DataFrame:
     cost = units["calls"].where(units["right"] == 1, 1e9 - units["calls"])
     order = units.assign(cost=cost).sort_values("cost", kind="stable")
     picks = order.drop_duplicates(["model", *keys])[["model", *keys, "value"]]
-    right, calls = [], []
-    for model, mine in picks.groupby("model"):
-        others = units[units["model"] != model]
-        used = others.merge(mine.drop(columns="model"), on=[*keys, "value"])
-        for _, part in used.sort_values(keys).groupby("model"):
-            right.append(part["right"].to_numpy())
-            calls.append(part["calls"].mean())
-    values = np.stack(right)
-    low, high = study.crossed_interval(values)
-    nfe = float(np.mean(calls))
+    used = units.merge(picks, on=[*keys, "value"], suffixes=("", "_of_choice"))
+    others = used[used["model"] != used["model_of_choice"]]
+    means = others.groupby(["model", *keys])[["right", "calls"]].mean()
+    low, high = study.crossed_interval(means["right"].unstack(keys))
+    nfe = means["calls"].mean()
     return pd.DataFrame(
-        {"accuracy": [values.mean()], "low": [low], "high": [high]}
+        {"accuracy": [means["right"].mean()], "low": [low], "high": [high]}
         | {"nfe": [nfe], "speed": [TOKENS / nfe]}
     )
 

@@ -7,7 +7,6 @@ of the same name beside it that tells its provenance. Every interval is a pair
 
 from __future__ import annotations
 
-import functools
 import json
 import platform
 import subprocess
@@ -267,52 +266,63 @@ def bootstrap_interval(
     return result.confidence_interval.low, result.confidence_interval.high
 
 
-@functools.lru_cache(8)
-def _weights(seeds: int, n: int, resamples: int, seed: int) -> list[np.ndarray]:
-    """Float64[resamples, seeds] and [resamples, n]: shares of draws with replacement.
-
-    Kept, because a figure has many intervals of one shape.
-    """
-    rng = np.random.default_rng(seed)
-    return [
-        rng.multinomial(size, np.full(size, 1 / size), resamples) / size
-        for size in (seeds, n)
-    ]
-
-
 def crossed_interval(
-    values: ArrayLike, level: float = 0.95, *, resamples: int = 2000, seed: int = 0
+    values: ArrayLike, ends: tuple[float, float] = (0.0, 1.0)
 ) -> Interval:
-    """Bootstrap interval for the mean of ``values: Float[S, N]``, both ways resampled.
+    r"""95 % interval for a mean of bounded scores ``values: Float[..., S, N]``.
 
     S training seeds were measured on the same N instances, and another study would
-    have other seeds and other instances: each resample draws both, with replacement
-    (the pigeonhole bootstrap of Owen 2007). For a comparison give paired differences.
+    have other seeds and other instances. With :math:`v_S` the variance of the seeds'
+    means and :math:`v_N` that of the instances' means, the half-width is
 
-    With few seeds the level is only a name. Simulated with three seeds, 100 instances
-    and normal spread, intervals at 95 % hold the truth in 97 % or more if seeds differ
-    by noise alone, in 91 % if the spread of their means is a fifth of that of a single
-    score around it, and in 80 % if it is half. If seeds are all that differs, the
-    interval ends at the lowest and the highest of them and holds the truth in 75 %.
+    .. math:: t \sqrt{v_S / S + v_N / N},
+
+    where t has the degrees of freedom of Welch (1947) and Satterthwaite (1946). What
+    belongs to one seed on one instance is in both terms, as in the bootstrap over rows
+    and columns of Owen (2007), which makes the interval rather too wide. One seed has
+    no :math:`v_S`: its interval is over instances and speaks of this seed alone.
+
+    Scores that all agree leave doubt, too. So each seed gets two more instances, one
+    at either end of the scale: for a rate a success and a failure, for a paired
+    difference +1 and -1 (Agresti and Caffo 2000).
+
+    Simulated with three or five seeds, 50 to 400 instances and rates from 0.5 to 1,
+    the interval holds the truth in 94 % or more if the seeds' own rates have a standard
+    deviation of at most 0.04 where the rate is 0.5 and of 0.01 where it is 0.95; in
+    about 92 % or more with twice these, and in 90 % with three times. Three seeds
+    cannot tell of a larger spread near one: with 0.06 at a rate of 0.95 it is 89 % at
+    100 instances, 82 % at 400.
 
     Parameters
     ----------
     values : array_like
-        Scores, ``[S, N]``.
-    level : float
-        Coverage, between 0 and 1.
-    resamples, seed : int
-        Number of resamples and the seed that draws them.
+        Scores, ``[..., S, N]``. For a comparison give paired differences.
+    ends : (float, float)
+        The lowest and the highest score there can be: (0, 1) for rates, (-1, 1) for
+        differences of rates.
+
+    Examples
+    --------
+    >>> low, high = crossed_interval([[1] * 100] * 3)
+    >>> print(f"{low:.3f} {high:.0f}")
+    0.971 1
     """
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 2 or array.size == 0:
+    if array.ndim < 2 or array.size == 0:
         raise ValueError(f"values must be [seeds, instances], got {array.shape}")
-    if np.isnan(array).any():
-        raise ValueError(f"values must hold numbers, got NaN among them: {array}")
-    _checks.integer(resamples, "resamples", 1)
-    _checks.integer(seed, "seed", 0)
-    over_seeds, over_instances = _weights(*array.shape, resamples, seed)
-    means = ((over_instances @ array.T) * over_seeds).sum(1)
-    tail = (1 - _level(level)) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return low, high
+    least, most = ends
+    if not least < most:
+        raise ValueError(f"ends must be the lowest and the highest score, got {ends}")
+    slack = 1e-9 * (most - least)  # for sums whose rounding passes an end
+    if not np.all((array >= least - slack) & (array <= most + slack)):  # nor NaN
+        raise ValueError(f"values must lie between {least} and {most}, got {array}")
+    added = np.broadcast_to([least, most], (*array.shape[:-1], 2))
+    array = np.concatenate([array, added], axis=-1)
+    s, n = array.shape[-2:]
+    of_instances = array.mean(-2).var(-1, ddof=1) / n
+    of_seeds = array.mean(-1).var(-1, ddof=1) / s if s > 1 else 0.0
+    variance = of_seeds + of_instances
+    freedom = variance**2 / (of_seeds**2 / max(s - 1, 1) + of_instances**2 / (n - 1))
+    half = stats.t.isf(0.025, freedom) * np.sqrt(variance)
+    mean = array.mean((-2, -1))
+    return np.maximum(mean - half, least), np.minimum(mean + half, most)

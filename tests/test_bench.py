@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from dllm_tutorial import bench, joints, measure, study
 from dllm_tutorial.decoding import strategies
@@ -58,9 +59,10 @@ def test_accuracy_of_one_model_and_of_seeds():
     rows = table(row("exact", "0111"), row("dllm-0", "0011"), row("dllm-1", "0111"))
     found = bench.accuracy(rows, ["task"]).set_index("kind")
     assert found.accuracy.to_dict() == {"exact": 0.75, "dllm": 0.625}
-    assert (found.low["exact"], found.high["exact"]) == study.wilson(3, 4)
-    expected = study.crossed_interval([[0, 0, 1, 1], [0, 1, 1, 1]])
-    assert (found.low["dllm"], found.high["dllm"]) == pytest.approx(expected)
+    scores = {"exact": [[0, 1, 1, 1]], "dllm": [[0, 0, 1, 1], [0, 1, 1, 1]]}
+    for name, right in scores.items():
+        expected = study.crossed_interval(right)
+        assert (found.low[name], found.high[name]) == pytest.approx(expected)
     assert found.n.tolist() == [4, 4] and found.speed.tolist() == [1, 1]
     with pytest.raises(ValueError, match="two rows of one model"):
         bench.accuracy(table(row("exact", "0"), row("exact", "1")), ["task"])
@@ -85,7 +87,7 @@ def test_difference_is_paired_by_seed_and_setting():
     found = bench.difference(first, second, ["task"], ["value"]).iloc[0]
     assert found.difference == pytest.approx(2 / 16)
     assert (found.seeds, found.n) == (2, 4)
-    expected = study.crossed_interval([[0.5, 0, 0, 0], [0, 0.5, 0, 0]])
+    expected = study.crossed_interval([[0.5, 0, 0, 0], [0, 0.5, 0, 0]], (-1, 1))
     assert (found.low, found.high) == pytest.approx(expected)
     each = bench.difference(first, second, ["value"]).set_index("value")
     assert each.difference.to_dict() == {2: 0.25, 4: 0}
@@ -102,15 +104,12 @@ def test_an_exact_denoiser_is_paired_with_every_seed():
 
 
 def test_equal_differences_leave_doubt():
-    same = bench.difference(
-        table(row("exact", "1" * 9)), table(row("exact", "1" * 9)), ["task"]
-    )
-    doubt = 1 - study.wilson(9, 9)[0]
-    assert (same.low[0], same.high[0]) == pytest.approx((-doubt, doubt))
-    all_lost = bench.difference(
-        table(row("exact", "1" * 9)), table(row("exact", "0" * 9)), ["task"]
-    )
-    assert (all_lost.low[0], all_lost.high[0]) == pytest.approx((1 - doubt, 1))
+    right, wrong = table(row("exact", "1" * 98)), table(row("exact", "0" * 98))
+    same = bench.difference(right, right, ["task"])
+    half = stats.t.isf(0.025, 99) * math.sqrt(2 / 99 / 100)  # of 98 times 0, -1 and 1
+    assert (same.low[0], same.high[0]) == pytest.approx((-half, half))
+    all_lost = bench.difference(right, wrong, ["task"])
+    assert 0.9 < all_lost.low[0] < all_lost.high[0] == 1
 
 
 def test_difference_refuses_what_it_cannot_pair():

@@ -101,7 +101,7 @@ def test_what_was_not_measured_is_no_number():
             interval(gaps)
     with pytest.raises(ValueError, match="b must hold numbers, got NaN"):
         study.paired_interval([1.0, 2.0, 3.0], gaps)
-    with pytest.raises(ValueError, match="values must hold numbers, got NaN"):
+    with pytest.raises(ValueError, match="values must lie between"):
         study.crossed_interval([gaps, gaps])
 
 
@@ -190,42 +190,108 @@ def test_sizes_are_found_by_chapter_and_profile(monkeypatch):
         config.load("99_none", "smoke")
 
 
-def test_crossed_interval_covers_both_kinds_of_spread():
-    """Mean 0 with seed and instance effects of known size: coverage near the level."""
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(400):
-        seeds, instances = rng.normal(size=(12, 1)), rng.normal(size=(1, 60))
-        values = 0.3 * seeds + 0.5 * instances + rng.normal(size=(12, 60))
-        low, high = study.crossed_interval(values, resamples=300, seed=seed)
-        hits += low <= 0 <= high
-    assert 0.88 < hits / 400 < 0.99  # 95 %, a little less with few seeds
+# -------------------------------------------------------- seeds crossed with instances
+
+ENDS = (0, 1), (-1, 1)
 
 
-def test_crossed_interval_of_three_seeds_ends_at_them_where_nothing_else_differs():
-    """So it holds their mean unless all are on one side of it: 3 times of 4."""
-    values = np.broadcast_to([[0.2], [0.5], [0.9]], (3, 40))
-    assert study.crossed_interval(values) == pytest.approx((0.2, 0.9))
+@given(st.data(), st.sampled_from(ENDS), st.integers(1, 4), st.integers(1, 30))
+def test_crossed_interval_holds_its_mean_and_stays_on_the_scale(data, ends, s, n):
+    score = st.integers(*ends)
+    values = np.array(data.draw(st.lists(score, min_size=s * n, max_size=s * n)))
+    low, high = study.crossed_interval(values.reshape(s, n), ends)
+    assert ends[0] <= low <= values.mean() <= high <= ends[1]
+    assert high - low > 1 / (n + 2)  # scores that agree leave doubt
+    mirrored = study.crossed_interval(sum(ends) - values.reshape(s, n), ends)
+    assert mirrored == pytest.approx((sum(ends) - high, sum(ends) - low))
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_crossed_interval_is_welchs_of_seeds_and_instances(ends):
+    """Of scores with an instance added at either end: scipy's interval, cut."""
+    for s, n in ((2, 12), (3, 100), (5, 40)):
+        values = np.random.default_rng(n).integers(*ends, (s, n), endpoint=True)
+        more = np.pad(values, ((0, 0), (1, 1)), constant_values=(ends,))
+        seeds, instances = more.mean(1), more.mean(0)
+        welch = stats.ttest_ind(seeds, more.mean() - instances, equal_var=False)
+        wanted = np.clip(welch.confidence_interval(0.95), *ends)
+        assert study.crossed_interval(values, ends) == pytest.approx(wanted)
+
+
+def test_crossed_interval_of_one_seed_is_over_instances():
+    values = np.random.default_rng(1).integers(0, 2, 200)
+    wanted = study.mean_interval([0, *values, 1])
+    assert study.crossed_interval(values[None]) == pytest.approx(wanted)
+
+
+def test_crossed_interval_is_elementwise():
+    values = np.random.default_rng(2).integers(0, 2, (4, 5, 3, 20))
+    low, high = study.crossed_interval(values)
+    assert low.shape == high.shape == (4, 5)
+    assert (low[1, 2], high[1, 2]) == pytest.approx(
+        study.crossed_interval(values[1, 2])
+    )
+
+
+def _latent(rng, s, n, of_seeds, of_instances):
+    """Normal numbers [1000, S, N]; seeds and instances have these shares of variance.
+
+    A score is right where its number is below the quantile of the rate.
+    """
+    rest = 1 - of_seeds - of_instances
+    sizes = {(1000, s, 1): of_seeds, (1000, 1, n): of_instances, (1000, s, n): rest}
+    return sum(np.sqrt(a) * rng.normal(size=size) for size, a in sizes.items())
+
+
+def _coverage(interval, truth):
+    """Of 1000 intervals: one standard error is below 0.9 %."""
+    low, high = interval
+    return ((low <= truth) & (truth <= high)).mean(-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("s", [3, 5])
+@pytest.mark.parametrize("n", [50, 100, 400])
+def test_intervals_of_rates_cover_near_one(s, n):
+    """The docstring's coverage, less two standard errors, and widths like Wilson's."""
+    rng = np.random.default_rng(s * n)
+    rates = np.array([0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1])[:, None]
+    quantiles = stats.norm.ppf(rates)[..., None, None]
+    for of_instances in (0, 0.5, 0.9):
+        # as shares of variance, standard deviations of 0.0, 0.04, 0.08 at a rate of 0.5
+        for of_seeds, least in ((0, 0.925), (0.01, 0.925), (0.04, 0.9)):
+            latent = _latent(rng, s, n, of_seeds, of_instances)
+            low, high = study.crossed_interval(latent < quantiles)  # [rates, runs]
+            assert _coverage((low, high), rates).min() > least
+            if of_seeds == 0:  # no wider than Wilson's of one seed
+                wilson = np.subtract(*study.wilson(rates * n, n)[::-1])
+                assert np.all((high - low).mean(1) < 1.5 * wilson[:, 0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pair", [(0.5, 0.4), (0.9, 0.9), (0.99, 0.95), (1, 1), (1, 0.99), (1, 0.97)]
+)
+@pytest.mark.parametrize("shared", [0.5, 0.95])
+def test_intervals_of_paired_differences_cover_near_zero(pair, shared):
+    """Of two rates on the same seeds and instances."""
+    rng = np.random.default_rng(7)
+    for s, n in ((3, 100), (5, 100), (3, 400)):
+        both, *own = (_latent(rng, s, n, 0.02, 0.5) for _ in range(3))
+        one, two = (
+            np.sqrt(shared) * both + np.sqrt(1 - shared) * mine < stats.norm.ppf(rate)
+            for mine, rate in zip(own, pair, strict=True)
+        )
+        found = study.crossed_interval(one.astype(int) - two, (-1, 1))
+        assert _coverage(found, pair[0] - pair[1]) > 0.925
 
 
 def test_crossed_interval_checks_its_numbers():
-    values = [[0.0, 1.0], [1.0, 1.0]]
-    with pytest.raises(ValueError, match="resamples must be at least 1"):
-        study.crossed_interval(values, resamples=0)
-    with pytest.raises(TypeError, match="resamples must be an integer"):
-        study.crossed_interval(values, resamples=1.5)
-    for interval, sample in (
-        (study.crossed_interval, values),
-        (study.bootstrap_interval, values[0]),
-    ):
-        with pytest.raises(ValueError, match="seed must be at least 0"):
-            interval(sample, seed=-1)
-
-
-def test_crossed_interval_of_one_seed_is_the_bootstrap_over_instances():
-    values = np.random.default_rng(1).normal(size=200)
-    crossed = study.crossed_interval(values[None], resamples=4000)
-    plain = study.bootstrap_interval(values, resamples=4000)
-    assert np.allclose(crossed, plain, atol=0.02)
     with pytest.raises(ValueError, match=r"values must be \[seeds, instances\]"):
-        study.crossed_interval(values)
+        study.crossed_interval([0.0, 1.0])
+    with pytest.raises(ValueError, match="values must lie between 0 and 1"):
+        study.crossed_interval([[0.0, 2.0]], (0, 1))
+    with pytest.raises(ValueError, match="ends must be the lowest and the highest"):
+        study.crossed_interval([[0.0, 1.0]], (1, 0))
+    with pytest.raises(ValueError, match="seed must be at least 0"):
+        study.bootstrap_interval([0.0, 1.0], seed=-1)
