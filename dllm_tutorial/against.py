@@ -130,7 +130,7 @@ def _by_seed(rows: pd.DataFrame, task: str, n: int) -> np.ndarray:
 
 
 def _slopes(slopes: np.ndarray, steepest: float) -> dict[str, Any]:
-    """Mean slopes of both tasks [2, seeds, N], their gap, and intervals of all three."""
+    """Mean slopes of both tasks [2, seeds, N] and their gap, with intervals."""
     row: dict[str, Any] = {}
     for name, values, most in (
         ("reverse", slopes[0], steepest),

@@ -510,11 +510,7 @@ for name in pairs:
         if name in LARGER
         else ""
     )
-<<<<<<< HEAD
 curve = study.read_rows("task_curves_large")
-=======
-curve = study.read_rows("task_curves").query("run == 'large-0'")
->>>>>>> verdicts
 sums = curve.groupby("step")[["correct", "n"]].sum()
 grows = sums.correct / sums.n
 print("larger diffusion in its training, all tasks:", end=" ")
