@@ -68,10 +68,21 @@ def test_a_table_shows_each_claim_once():
     for row in table.rows():
         assert shown.count(row["statement"]) == 1
         assert row["finding"] in shown
-    assert repr(table).startswith(f"Ledger({len(table.claims)} claims: ")
+    assert repr(table).startswith("Ledger(") and "reproduced" in repr(table)
     assert sum(table.counts().values()) == len(table.claims)
     with pytest.raises(ValueError, match="chapter must be one of"):
         ledger.table(12)
+
+
+def test_definitions_are_shown_and_counted_apart():
+    table = ledger.table(4)
+    apart = [claim for claim in table.claims if claim.kind == "definition"]
+    assert {"random-top-k", "l2r-top-k"} <= {claim.id for claim in apart}
+    counts = table.counts()
+    assert counts["definitions"] == len(apart) > 0
+    reproduced = [c for c in table.claims if c.verdict == "reproduced"]
+    assert counts["reproduced"] == len([c for c in reproduced if c.kind == "claim"])
+    assert table._repr_markdown_().count("**Definition.**") == len(apart)
 
 
 def test_an_open_claim_says_where_it_will_be_settled():
@@ -92,6 +103,7 @@ def test_an_open_claim_says_where_it_will_be_settled():
             "evidence must be one of",
         ),
         (CLAIM.replace('measure = "m"', 'measure = " "'), "measure must be a text"),
+        (CLAIM + 'kind = "opinion"', "kind must be one of"),
         (CLAIM + CLAIM, "id must be unique, got twice: a"),
     ],
 )

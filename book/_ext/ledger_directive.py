@@ -29,7 +29,7 @@ class ClaimsLedger(SphinxDirective):
 
 
 class ClaimsSummary(SphinxDirective):
-    """A table: chapters down, verdicts across."""
+    """A table: chapters down, verdicts and definitions across."""
 
     def run(self) -> list[nodes.Node]:
         watch(self)
@@ -37,7 +37,7 @@ class ClaimsSummary(SphinxDirective):
         counts = {str(c): ledger.table(c).counts() for c in chapters}
         counts["all"] = ledger.table().counts()
         rows = [[c, *(str(n) for n in found.values())] for c, found in counts.items()]
-        return [table(["chapter", *ledger.VERDICTS], rows)]
+        return [table(["chapter", *counts["all"]], rows)]
 
 
 def watch(directive: SphinxDirective) -> None:
@@ -49,7 +49,7 @@ def watch(directive: SphinxDirective) -> None:
 
 def card(row: dict) -> nodes.Node:
     """A claim: verdict and statement, then slide, measure and finding."""
-    verdict = row["verdict"]
+    verdict = row["verdict"] if row["kind"] == "claim" else row["kind"]
     kind = ["claim", f"claim-{verdict}"]
     box = nodes.container(classes=kind, ids=[f"claim-{row['id']}"])
     head = nodes.paragraph(classes=["claim-statement"])
