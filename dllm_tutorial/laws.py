@@ -2,15 +2,16 @@
 
 Sampling shows what a rule does up to noise. On small joints the noise can be taken
 away: at each state every combination of proposed tokens is run through the rule's own
-rank and quota, with its probability. The oracle of this module is the ceiling: it sees
-dependence itself, not the confidences that stand in for it.
+rank and quota, with its probability. The oracle of this module sees dependence itself,
+not the confidences that stand in for it: of the rules that choose before they draw, it
+is the one that loses nothing in the fewest calls.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -37,7 +38,8 @@ __all__ = [
 ]
 
 _MAX_ROWS = 1 << 20  # states x proposals that are held at once
-_MAX_SETS = 1 << 16  # sets that the oracle tries
+_MAX_SEQUENCES = 1 << 12  # that the oracle looks at
+_MAX_TESTS = 1 << 16  # of independence that it makes
 _ROUNDING = rounding(torch.float64)
 
 
@@ -184,8 +186,8 @@ def oracle_nfe(joint: Joint) -> float:
     Parameters
     ----------
     joint : Joint
-        A small one: every state and every set is gone through, and more than 2**16 of
-        these raise ``ValueError``.
+        A small one: every state and every set is gone through. More than 2**12
+        sequences, or than 2**16 tests of independence, raise ``ValueError``.
 
     Returns
     -------
@@ -201,7 +203,12 @@ def oracle_nfe(joint: Joint) -> float:
     if not isinstance(joint, Joint):
         raise TypeError(f"joint must be a Joint, got {type(joint).__name__}")
     table, tried = joint.table(), itertools.count(1)
-    support, probs = table.support[table.probs > 0], table.probs[table.probs > 0]
+    possible = table.probs > 0
+    support, probs = table.support[possible], table.probs[possible].double()
+    if len(support) > _MAX_SEQUENCES:
+        raise ValueError(
+            f"joint must have at most {_MAX_SEQUENCES} sequences, got {len(support)}"
+        )
 
     @cache
     def calls(rows: tuple[int, ...], masked: tuple[int, ...]) -> float:
@@ -212,12 +219,7 @@ def oracle_nfe(joint: Joint) -> float:
         if not open_:
             return float(bool(masked))
         best = math.inf
-        for chosen, value in reversed(_independent_sets(tokens, p / p.sum(), open_)):
-            if next(tried) > _MAX_SETS:
-                raise ValueError(
-                    f"joint must be smaller: more than {_MAX_SETS} sets to try, for "
-                    f"{joint.length} positions and {len(support)} sequences"
-                )
+        for chosen, value in reversed(_independent_sets(tokens, p, open_, tried)):
             left = tuple(i for i in open_ if i not in chosen)
             after: dict[int, list[int]] = {}
             for row, v in zip(rows, value.tolist(), strict=True):
@@ -235,20 +237,24 @@ def oracle_nfe(joint: Joint) -> float:
 
 
 def _independent_sets(
-    tokens: Tensor, p: Tensor, positions: list[int]
+    tokens: Tensor, p: Tensor, positions: list[int], tried: Iterator[int]
 ) -> list[tuple[tuple[int, ...], Tensor]]:
-    """All sets of positions that are independent under the law p: Float[M] of the rows
-    of ``tokens: Long[M, L]``, smallest first, and what each row says there: Long[M], a
-    number for each combination of tokens."""
+    """All sets of positions that are independent if the rows of ``tokens: Long[M, L]``
+    have weights p: Float64[M], smallest first, and what each row says there: Long[M],
+    a number for each combination of tokens."""
     size = int(tokens.max()) + 1
     sets: list[tuple[tuple[int, ...], Tensor]] = [((), torch.zeros(len(p)).long())]
     for chosen, value in sets:  # which grows meanwhile: part of a set is one, too
         for i in positions:
             if chosen and i <= chosen[-1]:
                 continue
+            if next(tried) > _MAX_TESTS:
+                raise ValueError(
+                    f"joint must be smaller: more than {_MAX_TESTS} sets to test"
+                )
             both = value * size + tokens[:, i]
             law = p.new_zeros((int(value.max()) + 1) * size).index_add(0, both, p)
-            law = law.view(-1, size)
+            law = law.view(-1, size) / p.sum()
             apart = law.sum(1, keepdim=True) * law.sum(0)
             if torch.allclose(law, apart, rtol=1e-9, atol=0.0):
                 both = torch.unique(both, return_inverse=True)[1]

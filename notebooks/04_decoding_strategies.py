@@ -529,9 +529,9 @@ _ = axes[0].legend(fontsize=9)
 # pays one when greedy. At temperature 1 the wrong step is a little less
 # wrong, because positions that drew the new item wait.
 #
-# *At the edge itself* the rule "at least $\gamma$" reveals everything, and the
-# strict rule does not. In floating point $7/8$ may come out a hair below, so
-# do not put a threshold on an edge.
+# *At the edge itself* the rule "at least $\gamma$" reveals everything, and a
+# strict rule would not. Rounding does not decide there: numbers that differ by
+# less than their rounding count as equal.
 
 # %% [markdown]
 # ## When confidence is the right guide
@@ -555,10 +555,9 @@ for row in strategies_study.sudoku(sizes.puzzles, (1, 4), SEED):
     name = plots.label(row["rule"])
     print(f"k = {row['setting']}, {name:>13}: {rate:6.1%}", end=" ")
     print(f"[{low:.1%}, {high:.1%}]")
-puzzles, solutions = limited.unique_puzzles(
-    joints.sudoku(), sizes.puzzles, generator
-)
-full = generate(joints.sudoku(), puzzles, strategies.random_top_k(16))
+grids = joints.sudoku().to(device)
+puzzles, solutions = limited.unique_puzzles(grids, sizes.puzzles, generator)
+full = generate(grids, puzzles, strategies.random_top_k(16))
 assert bool((full.sequences == solutions).all())
 print("the exact denoiser, everything in one step: 100 %")
 rows = study.read_rows("strategies_exact")  # the same with more draws
@@ -702,8 +701,11 @@ for k, greedily, by_draws, gap, a, b in zip(ks, *exactly, p - q, low, high):
 # Confidence is about one token; the price of a step is about several. Two
 # tasks with the same predictions can differ in everything else: eight
 # independent coins, or one coin written eight times. The *independence
-# oracle* knows the joint and reveals a largest set of tokens that are
-# independent given what is revealed. It draws from the joint exactly.
+# oracle* knows the joint. Of all ways to choose, at every state, tokens that
+# are independent given what is revealed, it takes the one with the fewest
+# calls on average. So it draws from the joint exactly. It chooses before the
+# tokens are drawn, as entropy does. Confidence looks at the drawn tokens
+# first, and so the oracle is no limit for it.
 #
 # **Predict.** Its mean number of calls on a copied list of eight, eight coins,
 # one coin written eight times, four copied pairs, five items with one replaced,
@@ -838,7 +840,7 @@ _ = ax.legend()
 # the coin may be drawn at once.
 #
 # **What it does not show.** How often real text is made of coins. The oracle
-# here also knows the answer, so it is a ceiling, not a method.
+# here also knows the answer: it is no method.
 
 # %% [markdown]
 # ## What taking tokens back can repair

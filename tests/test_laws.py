@@ -114,14 +114,50 @@ def test_oracle_calls_in_closed_form(n):
     assert laws.oracle_nfe(twice) == 2
 
 
-def test_independent_set_holds_independent_tokens_only():
-    joint = joints.MarkovChain(
-        torch.tensor([[0.9, 0.1], [0.3, 0.7]]).double(), 5
-    ).table()
-    x = torch.tensor([2, 2, 0, 2, 2])
-    chosen = laws.independent_set(joint, x)
-    assert len(chosen) == 2  # one on each side of the revealed token
-    assert chosen[0] < 2 < chosen[1]
+@pytest.mark.parametrize(
+    ("joint", "calls"),
+    [
+        (joints.cities(), 2),
+        (joints.copy([0, 1, 2, 3]), 1),
+        (
+            joints.TableJoint(
+                torch.stack([torch.arange(4).roll(k) for k in range(4)]), None, 4
+            ),
+            2,
+        ),
+        (
+            joints.TableJoint(
+                torch.tensor(
+                    [
+                        row
+                        for row in itertools.product((0, 1), repeat=5)
+                        if sum(row) % 2 == 0
+                    ]
+                ),
+                None,
+                2,
+            ),
+            2,
+        ),
+    ],
+    ids=["cities", "one answer", "rotations", "parity of five"],
+)
+def test_fewest_lossless_calls_by_hand(joint, calls):
+    """Rotations: one token tells all. Parity: all but one are free."""
+    assert laws.oracle_nfe(joint) == pytest.approx(calls)
+
+
+@pytest.mark.parametrize(("length", "calls"), [(3, 2), (6, 3), (7, 3)])
+def test_a_chain_is_halved(length, calls):
+    """The middle first, then the middles of both halves: log2 of the length."""
+    stay = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    chain = joints.MarkovChain(stay, length)
+    assert laws.oracle_nfe(chain) == pytest.approx(calls)
+
+
+def test_a_joint_that_is_too_large_for_the_oracle_is_refused():
+    with pytest.raises(ValueError, match="joint must"):
+        laws.oracle_nfe(joints.sudoku())
 
 
 def padded_shuffle(n, length):
