@@ -71,6 +71,7 @@ from dllm_tutorial import (
     training,
 )
 from dllm_tutorial.decoding import generate, strategies
+from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.networks import Transformer, TransformerConfig
 from dllm_tutorial.player import player, players
 
@@ -604,7 +605,9 @@ ledger.table(1)
 # as it does?
 #
 # **2. The twin, out of order.** The AR twin is a denoiser too. Let `generate`
-# run it with `strategies.right_to_left(1)`. What does each draw condition on?
+# run it with `strategies.right_to_left(1)`, and see that it refuses. A
+# `FunctionDenoiser` does not say what it reads: make one of the twin and try
+# again. What does each draw condition on?
 #
 # **3. The weight.** Leave out the factor $1/t$ of the loss. The number of
 # masks is then what it is. Which bound, if any, do you get? Which mask rates
@@ -633,17 +636,22 @@ show(at_once.sequences[0])
 # **Solution 2.** The twin's prediction at position $i$ reads the tokens before
 # $i$. From right to left these are all masks, a context that it never met in
 # training: every draw is made without knowledge of any other, and the masks
-# it reads mean nothing to it. The interface allows it, the probabilities are
-# those of no joint that was learned.
+# it reads mean nothing to it. The probabilities are those of no joint that was
+# learned, and so `generate` refuses a network that says that it reads from
+# the left.
 
 # %% tags=["hide-cell"]
-backwards = generate(
-    twin,
-    masks,
-    strategies.right_to_left(1),
-    temperature=0.7,
-    generator=draws(),
-)
+for denoiser in (twin, FunctionDenoiser(twin, mask_id)):
+    try:
+        backwards = generate(
+            denoiser,
+            masks,
+            strategies.right_to_left(1),
+            temperature=0.7,
+            generator=draws(),
+        )
+    except ValueError as error:
+        print("refused:", error)
 show(backwards.sequences[0])
 
 # %% [markdown] tags=["hide-cell"]

@@ -15,7 +15,10 @@ from dllm_tutorial import _programs, grid, study
 
 PACKAGE = Path(dllm_tutorial.__file__).parent
 PROGRAMS = sorted(
-    path.stem for path in PACKAGE.glob("*.py") if "__main__" in path.read_text("utf-8")
+    path.stem
+    for path in PACKAGE.glob("*.py")
+    if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
+    and path.stem != "grid"
 )
 CELLS = grid.product(k=[1, 2, 3])
 

@@ -82,7 +82,7 @@ def plain(text: str, asked: str) -> str:
     ``<answer>`` and a LaTeX box are announced as the final answer.
     """
     text = _THOUGHT.sub("\n", "\n".join(text.splitlines()))
-    question = r"\W+".join(re.findall(r"\w+", asked))
+    question = r"\W+".join(re.findall(r"\w+", asked)) or "(?!)"  # no words: never
     question = rf"(?is)\A.*\b{question}\b(?:[.:]?[^\w\s\[({{-]*(?=\s|\Z))?"
     parts = (re.sub(question, "", part, count=1) for part in _END.split(text))
     text = next((part for part in parts if part.strip()), "")
