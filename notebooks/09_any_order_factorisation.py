@@ -492,7 +492,7 @@ def as_excess(nll):
 
 
 def confidence(log_p):
-    """Rounded: before the first token all masks look alike, which is a tie."""
+    """Rounded: before the first token all masks look alike, a tie."""
     return log_p.amax(-1).round(decimals=9)
 
 

@@ -138,7 +138,7 @@ def test_notebooks_are_compared_so(figure, tmp_path):
         cwd=derive.ROOT,
         env={**os.environ, "PYTHONPATH": str(derive.ROOT / "tests")},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert "fig-3 differs" in done.stdout and "points away" in done.stdout

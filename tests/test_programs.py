@@ -26,7 +26,7 @@ CELLS = grid.product(k=[1, 2, 3])
 def measure(cell):
     if where := grid.folder():
         (where / "weights").mkdir(exist_ok=True)
-        (where / "weights" / f"{cell['k']}.json").write_text("{}")
+        (where / "weights" / f"{cell['k']}.json").write_text("{}", encoding="utf-8")
     return [{"square": cell["k"] ** 2, "weights": "abc"}]
 
 
@@ -74,7 +74,7 @@ def test_help_prints_and_without_a_folder_nothing_is_done(name, words, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", f"dllm_tutorial.{name}", *words],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         cwd=tmp_path,
         timeout=60,
     )
@@ -92,7 +92,7 @@ def test_rows_go_to_the_folder_and_into_the_package_with_ship_alone(
     run(["--out", str(out), "--ship"], monkeypatch, package)
     rows = pd.read_csv(package / "toy.csv")
     assert rows["square"].tolist() == [1, 4, 9]
-    origin = json.loads((package / "toy.json").read_text("utf-8"))
+    origin = json.loads((package / "toy.json").read_text(encoding="utf-8"))
     assert origin["commit"] == "c" * 40 and origin["dirty"] is False
     assert (
         origin["weights"] == ["abc"]

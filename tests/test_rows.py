@@ -34,7 +34,7 @@ from dllm_tutorial.mixtures import OrderMixture
 
 NAMES = sorted(path.stem for path in study.RESULTS.glob("*.csv"))
 ORIGINS = {
-    name: json.loads((study.RESULTS / f"{name}.json").read_text("utf-8"))
+    name: json.loads((study.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     for name in NAMES
 }
 PUBLISHED = {name for name, origin in ORIGINS.items() if "source" in origin}
