@@ -178,6 +178,8 @@ def main(arguments: list[str] | None = None) -> None:
     a = _programs.parse(_programs.parser(__doc__), arguments)
     torch.set_num_threads(1)
     rows, seed = [], 0
+    command = "python -m dllm_tutorial.gumbel --out runs --ship"
+    origin = study.provenance(command, seed)  # of the code that measures
     for vocab, steps, draws in (
         (27, 64, 2_000_000),
         (1000, 64, 400_000),
@@ -200,8 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
                 }
             )
             print(rows[-1], flush=True)
-    command = "python -m dllm_tutorial.gumbel --out runs --ship"
-    _programs.publish(a, "gumbel_precision", rows, study.provenance(command, seed))
+    _programs.publish(a, "gumbel_precision", rows, origin)
 
 
 if __name__ == "__main__":

@@ -607,6 +607,7 @@ def text_rows(
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
     a = _programs.parse(_programs.parser(__doc__), arguments)
+    origin = study.provenance(COMMAND, (0, 1, 2))  # of the code that measures
     torch.set_num_threads(1)
     windows = (0, 1, 2, 3, 4, 8, 16, 24, 32, 40, 48, 56, 63)
     tables = {
@@ -615,7 +616,6 @@ def main(arguments: list[str] | None = None) -> None:
         "order_parallel": parallel_rows(64, (1, 2, 4, 8, 16, 32, 64)),
         "order_text": text_rows(),
     }
-    origin = study.provenance(COMMAND, (0, 1, 2))
     for name, rows in tables.items():
         table = pd.DataFrame(rows)
         table = table.round(dict.fromkeys(table.select_dtypes("float").columns, 5))

@@ -529,12 +529,12 @@ def _anywhere(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
 def main(arguments: list[str] | None = None) -> None:
     """See the text at the top of this module."""
     a = _programs.parse(_programs.parser(__doc__), arguments)
+    origin = study.provenance(COMMAND, SEED)  # of the code that measures
     torch.set_num_threads(1)
     tables = {
         "order_search": search_rows(named_joints()),
         "order_puzzles": puzzle_rows(),
     }
-    origin = study.provenance(COMMAND, SEED)
     for name, rows in tables.items():
         table = pd.DataFrame(rows)
         table = table.round(dict.fromkeys(table.select_dtypes("float").columns, 5))

@@ -188,12 +188,13 @@ def blocks(draws: int, seed: int) -> list[Row]:
 def main(arguments: list[str] | None = None) -> None:
     """Write the rows that the chapter shows."""
     a = _programs.parse(_programs.parser(__doc__), arguments)
+    command = "python -m dllm_tutorial.strategies_study --out runs --ship"
+    origin = study.provenance(command, 0)  # of the code that measures
     torch.set_num_threads(1)
     rows = revision(4000, (1, 2, 3, 4, 6, 12, 24), 0)
     rows += sudoku(3000, (1, 2, 3, 4, 6, 8, 12), 0)
     rows += blocks(3000, 0)
-    command = "python -m dllm_tutorial.strategies_study --out runs --ship"
-    _programs.publish(a, "strategies_exact", rows, study.provenance(command, 0))
+    _programs.publish(a, "strategies_exact", rows, origin)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ CLOCKS = {name for name in NAMES if name.startswith("benchmark_")}
 UNTRACED = {
     *(name for name in bench_study.STUDIES),
     *("order_learning", "order_longer", "order_variants", "order_swaps"),
-    *("order_floors", "log_sum", "reversal", "gumbel_precision"),
+    *("log_sum", "reversal", "gumbel_precision"),
     *("task_curves", "text_curves", "text_gap", "text_held_out"),
 }
 KEPT = sorted((study.RESULTS / "networks").glob("*.json"))
