@@ -303,7 +303,7 @@ for (model, task, t), part in found.groupby(
 truth = found[found.kind == "exact"]
 assert (truth.accuracy - truth.closed).abs().max() < 0.1
 
-# %% mystnb={"figure": {"caption": "Accuracy against the number n of items, k tokens per step, random order, lists of known length. Lines: closed forms for exact predictions. Points: 400 instances each, 95 % intervals; left the exact denoiser (Wilson), right the trained diffusion models (3 seeds, over seeds and instances; dotted: the longest list in training). Greedy Shuffle with exact predictions is right at k = 1 only; greedy Replace Random always when one position is left for the last step, in a third of the cases when two are left.", "name": "fig-bench-theory"}, "image": {"alt": "Four rows, Shuffle and Replace Random at temperature 1 and 0, two columns, exact denoiser and trained models: accuracy against list length from 3 to 16 for 1, 2, 4 and n tokens per step. The exact points lie on the closed forms."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy against the number n of items, k tokens per step, random order, lists of known length. Lines: closed forms for exact predictions. Points: 400 instances each, 95 % intervals; left the exact denoiser (over instances), right the trained diffusion models (3 seeds, over seeds and instances; dotted: the longest list in training). Greedy Shuffle with exact predictions is right at k = 1 only; greedy Replace Random always when one position is left for the last step, in a third of the cases when two are left.", "name": "fig-bench-theory"}, "image": {"alt": "Four rows, Shuffle and Replace Random at temperature 1 and 0, two columns, exact denoiser and trained models: accuracy against list length from 3 to 16 for 1, 2, 4 and n tokens per step. The exact points lie on the closed forms."}} tags=["hide-input"]
 shown = {"1": plots.BLACK, "2": plots.BLUE, "4": plots.GREEN, "n": plots.RED}
 lengths = sorted(theory.n.unique())
 figure, axes = plots.panels(8, height=1.9, sharex=True, sharey=True)
@@ -378,7 +378,7 @@ for row in top.itertuples():
         f"{row.accuracy:6.1%} in {row.nfe:4.1f} calls"
     )
 
-# %% mystnb={"figure": {"caption": "Accuracy against the confidence threshold gamma, ten items of known length. Lines: closed forms for exact predictions. Points: 200 instances each, 95 % intervals; left the exact denoiser (Wilson), right the trained diffusion models (3 seeds, over seeds and instances).", "name": "fig-bench-gamma"}, "image": {"alt": "Four panels, Shuffle and Replace Random, exact denoiser and trained models: accuracy against gamma from 0.3 to 0.99 at temperatures 0 and 1, with the exact stairs as lines."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy against the confidence threshold gamma, ten items of known length. Lines: closed forms for exact predictions. Points: 200 instances each, 95 % intervals; left the exact denoiser (over instances), right the trained diffusion models (3 seeds, over seeds and instances).", "name": "fig-bench-gamma"}, "image": {"alt": "Four panels, Shuffle and Replace Random, exact denoiser and trained models: accuracy against gamma from 0.3 to 0.99 at temperatures 0 and 1, with the exact stairs as lines."}} tags=["hide-input"]
 looks = {1: ("confidence_threshold", "temperature 1"), 0: ("ar", "greedy")}
 grid = np.linspace(0.28, 0.999, 300)
 figure, axes = plots.panels(4, height=2.4, sharex=True, sharey=True)
@@ -511,7 +511,7 @@ def ten(chosen_tasks, points, trained="dllm"):
     figure.legend(loc="outside lower center", ncols=2)
 
 
-# %% mystnb={"figure": {"caption": "Panels (a) to (e), lists: accuracy against tokens per step (24 positions divided by the mean calls), greedy; k = 16 takes two calls and so stands at 12. Left: exact denoiser, the rule without any error of a model. Right: trained diffusion models. 100 test instances a task; bars are 95 % intervals, Wilson left, over 3 seeds and instances right. A rule that chooses its own speed has a point for each of its settings.", "name": "fig-bench-lists"}, "image": {"alt": "Five rows for Copy, Reverse, Replace Index, Replace Random and Shuffle; exact denoiser left, trained models right; eight rules. Exact: the first three are flat at one; in Replace Random and Shuffle top-k rules fall and EB, factor and threshold stay at one up to three to six tokens per step."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Panels (a) to (e), lists: accuracy against tokens per step (24 positions divided by the mean calls), greedy; k = 16 takes two calls and so stands at 12. Left: exact denoiser, the rule without any error of a model. Right: trained diffusion models. 100 test instances a task; bars are 95 % intervals, over instances left, over 3 seeds and instances right. A rule that chooses its own speed has a point for each of its settings.", "name": "fig-bench-lists"}, "image": {"alt": "Five rows for Copy, Reverse, Replace Index, Replace Random and Shuffle; exact denoiser left, trained models right; eight rules. Exact: the first three are flat at one; in Replace Random and Shuffle top-k rules fall and EB, factor and threshold stay at one up to three to six tokens per step."}} tags=["hide-input"]
 ten(list(NAMES)[:5], points)
 
 # %% mystnb={"figure": {"caption": "Panels (f) to (j), writing and puzzles. As in the figure before: greedy, exact denoiser left, trained diffusion models right, 100 test instances a task, 95 % intervals, 3 seeds right.", "name": "fig-bench-writing"}, "image": {"alt": "Five rows for Paraphrase, W2S easy, W2S hard, Sudoku and Latin square; exact denoiser left, trained models right; eight rules. Exact: Sudoku is flat at one; in the others top-k rules fall towards zero while EB stays at one up to two to five tokens per step."}} tags=["hide-input"]
@@ -587,7 +587,7 @@ for row in bench.difference(
     print(f"{row.task.replace('_', ' '):>20}: {row.difference:+.2f}", end=" ")
     print(f"[{row.low:+.2f}, {row.high:+.2f}]")
 
-# %% mystnb={"figure": {"caption": "Panels (f) and (j) with models that were trained longer on them: accuracy against tokens per step, greedy; exact denoiser left, the three models right; 100 test instances a task, 95 % intervals, Wilson left, over seeds and instances right.", "name": "fig-bench-longer"}, "image": {"alt": "Two rows, Paraphrase and Latin square, exact denoiser left and longer trained models right, of accuracy against tokens per step for eight rules."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Panels (f) and (j) with models that were trained longer on them: accuracy against tokens per step, greedy; exact denoiser left, the three models right; 100 test instances a task, 95 % intervals, over instances left, over seeds and instances right.", "name": "fig-bench-longer"}, "image": {"alt": "Two rows, Paraphrase and Latin square, exact denoiser left and longer trained models right, of accuracy against tokens per step for eight rules."}} tags=["hide-input"]
 ten(["paraphrase", "latin_square"], again, "long")
 
 # %%
@@ -677,7 +677,7 @@ for rule, value in (("confidence", 1), ("random", 2), ("confidence", 2)):
             f"[{row.low:+.2f}, {row.high:+.2f}]"
         )
 
-# %% mystnb={"figure": {"caption": "Accuracy by confidence top-k with k = 2, greedy, inside blocks of 4 and 8 positions and in the whole answer of 24. Left: exact denoiser (Reverse and Sudoku both at one), right: trained models (3 seeds); 100 test instances a task, 95 % intervals, Wilson left, over seeds and instances right.", "name": "fig-bench-blocks"}, "image": {"alt": "Two panels, exact denoiser and trained models: accuracy against the length of a block, 4, 8 and 24, for five tasks."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy by confidence top-k with k = 2, greedy, inside blocks of 4 and 8 positions and in the whole answer of 24. Left: exact denoiser (Reverse and Sudoku both at one), right: trained models (3 seeds); 100 test instances a task, 95 % intervals, over instances left, over seeds and instances right.", "name": "fig-bench-blocks"}, "image": {"alt": "Two panels, exact denoiser and trained models: accuracy against the length of a block, 4, 8 and 24, for five tasks."}} tags=["hide-input"]
 figure, axes = plots.panels(2, height=3.0, sharey=True)
 looks = ("random", "confidence", "entropy", "factor", "confidence_threshold")
 for ax, model in zip(axes, ("exact", "dllm")):
@@ -1103,7 +1103,7 @@ print(
     f"learning loss clearly negative in {len(negative)} of {len(parts)} cells"
 )
 
-# %% mystnb={"figure": {"caption": "Accuracy lost by random top-k, greedy, against tokens per step. Black: lost to decoding, by the exact denoiser (100 instances, Wilson). Red: lost to learning, exact minus trained (paired, 3 seeds and 100 instances). 95 % intervals. Below zero the trained models lose less than exact predictions do.", "name": "fig-bench-lost"}, "image": {"alt": "Ten panels, one a task, of two curves against tokens per step from 1 to 24: accuracy lost to decoding and lost to learning. Decoding loss is zero for Copy, Reverse, Replace Index and Sudoku and rises to one for the others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy lost by random top-k, greedy, against tokens per step. Black: lost to decoding, by the exact denoiser (100 instances). Red: lost to learning, exact minus trained (paired, 3 seeds and 100 instances). 95 % intervals. Below zero the trained models lose less than exact predictions do.", "name": "fig-bench-lost"}, "image": {"alt": "Ten panels, one a task, of two curves against tokens per step from 1 to 24: accuracy lost to decoding and lost to learning. Decoding loss is zero for Copy, Reverse, Replace Index and Sudoku and rises to one for the others."}} tags=["hide-input"]
 figure, axes = plots.panels(10, height=1.75, sharex=True, sharey=True)
 for ax, (task, rows) in zip(axes, parts.groupby("task", sort=False)):
     for what, color, mark in (
@@ -1688,7 +1688,7 @@ by_seed = rise_rows[asked].pivot(
 for model, right in by_seed.iterrows():
     print(f"{model:>7}:", *right)
 
-# %% mystnb={"figure": {"caption": "Accuracy against tokens per step, greedy, on two tasks with one right answer: the small diffusion models after half of their training (3 seeds, 95 % intervals over seeds and instances) and the larger one (one seed, Wilson intervals); 400 test instances. The exact denoiser is at one everywhere.", "name": "fig-bench-young"}, "image": {"alt": "Four panels, Replace Index and Reverse for the smaller models at half of their training and for the larger model, each with a line by confidence and a line in random order against 1 to 24 tokens per step."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy against tokens per step, greedy, on two tasks with one right answer: the small diffusion models after half of their training (3 seeds, 95 % intervals over seeds and instances) and the larger one (one seed, over instances); 400 test instances. The exact denoiser is at one everywhere.", "name": "fig-bench-young"}, "image": {"alt": "Four panels, Replace Index and Reverse for the smaller models at half of their training and for the larger model, each with a line by confidence and a line in random order against 1 to 24 tokens per step."}} tags=["hide-input"]
 figure, axes = plots.panels(4, height=2.5, sharex=True)
 places = by_rule[["kind", "task"]].drop_duplicates().sort_values("kind")
 for ax, (name, task) in zip(axes, places.itertuples(index=False)):

@@ -36,7 +36,7 @@
 # [Decoding: definitions, rules and proofs](../book/theory_decoding.md). In
 # figures a line is exact, and points with bars are measured. Accuracies of
 # trained models are over three seeds and 100 test instances each; their 95 %
-# intervals resample both.
+# intervals are over both.
 
 # %% [markdown] tags=["colab"]
 # [Open this chapter in Google Colab](https://colab.research.google.com/github/OWNER/dllm-tutorial/blob/v0.1.0/notebooks/06_dllm_against_ar.ipynb)
