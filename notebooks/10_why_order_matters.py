@@ -990,7 +990,8 @@ _ = figure.legend(
 # **What it does not show.** That three can never be learned: more updates or
 # a larger network may do it. Nor that language has a direction. That is a
 # question for data, and the half widths in the section before say which
-# difference our networks could have seen.
+# difference our networks could have seen. And with batches of 32 some runs from
+# left to right did not come down either; we took 96 after we had seen that.
 
 # %% [markdown]
 # ## In parallel it is the other way round
