@@ -35,7 +35,6 @@ __all__ = [
     "difference",
     "from_true_states",
     "kind",
-    "learning_curves",
     "mask_errors",
     "oracle",
     "oracle_calls",
@@ -648,36 +647,7 @@ def closed_threshold(task: str, n: int, gamma: float, temperature: float) -> flo
     return float(gamma > edge)
 
 
-# ------------------------------------------------------------ learning, and published
-
-
-def learning_curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy at one token a step while the models of all tasks were trained.
-
-    The two halves of a diffusion model's training follow each other.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Rows of ``task_curves``.
-
-    Returns
-    -------
-    DataFrame
-        ``model``, ``step``, ``task``, ``accuracy`` (over seeds and probes), ``n`` and
-        ``nats`` (training loss per answer token, mean over seeds).
-    """
-    part = table["run"].map(kind)
-    rows = table[part.isin(("half", "dllm", "ar"))].copy()
-    rows.loc[part == "dllm", "step"] += rows["step"][part == "half"].max()
-    groups = rows.groupby(["model", "step", "task"], sort=False)
-    found = groups.agg(
-        correct=("correct", "sum"),
-        n=("n", "sum"),
-        nats=("train_nats_per_token", "mean"),
-    ).reset_index()
-    found.insert(3, "accuracy", found.pop("correct") / found["n"])
-    return found
+# ------------------------------------------------------------------------ published
 
 
 def published() -> pd.DataFrame:

@@ -128,7 +128,6 @@ RUNS = {
 
 # Tables of learning curves: the runs of one were trained at one commit.
 CURVES = {
-    "task_curves": [name for name, run in RUNS.items() if run.bits != 4],
     "task_curves_large": ["large-0"],
     "task_curves_twin": ["twin-0"],
 }

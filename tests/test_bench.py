@@ -347,33 +347,7 @@ def test_closed_forms_at_temperature_one_and_their_errors():
             bench.closed_threshold("shuffle", 4, 2.0, temperature)
 
 
-# ------------------------------------------------------------- learning and published
-
-
-def test_learning_curves_join_halves_and_leave_later_runs_out():
-    rows = pd.DataFrame(
-        [
-            ["dllm-0", "dllm", None, 10, 0.5, "copy", 3, 4],
-            ["dllm-1", "dllm", None, 10, 0.7, "copy", 1, 4],
-            ["half-0", "dllm", None, 10, 0.9, "copy", 0, 4],
-            ["tuned-copy-0", "dllm", "copy", 10, 0.1, "copy", 4, 4],
-            ["long-0", "dllm", None, 10, 0.1, "copy", 4, 4],
-        ],
-        columns=[
-            "run",
-            "model",
-            "tuned",
-            "step",
-            "train_nats_per_token",
-            "task",
-            "correct",
-            "n",
-        ],
-    )
-    found = bench.learning_curves(rows).set_index("step")
-    assert found.accuracy.to_dict() == {20: 0.5, 10: 0.0}
-    assert found.n.to_dict() == {20: 8, 10: 4}
-    assert found.nats.to_dict() == pytest.approx({20: 0.6, 10: 0.9})
+# ------------------------------------------------------------------------- published
 
 
 def test_published_numbers_have_intervals():
