@@ -446,8 +446,9 @@ def measure_loss(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     generator = Generator().manual_seed(SEED)
     truth = joint.sample(generator)
     rows = torch.cat([instances.prompts, truth], 1).repeat(8, 1)
+    model, _ = pretrained.load_network(f"tasks-{cell['model']}", "cpu")
     with torch.no_grad():
-        loss = train_tasks.answer_loss(load(cell["model"]), rows, generator)
+        loss = train_tasks.answer_loss(model, rows, generator)
     return [
         {
             "weights": weights(cell["model"]),

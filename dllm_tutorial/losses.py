@@ -200,7 +200,7 @@ def _exact_count(
         n = _checks.flags(maskable, "maskable", x0.shape).sum(-1)
     counts = (t * n).ceil().long()
     x_t = masking.hide(x0, counts, denoiser.mask_id, maskable, generator)
-    return _scaled(masked_nll(denoiser, x_t, x0), n / counts.clamp(min=1))
+    return _scaled(masked_nll(denoiser, x_t, x0), n.double() / counts.clamp(min=1))
 
 
 def _batch(denoiser: Denoiser, x0: Tensor) -> Tensor:

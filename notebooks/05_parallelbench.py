@@ -203,7 +203,9 @@ for model, part in one.groupby("kind", sort=False):
     far = near[model][part.task].clip(lower=1e-4)
     look = {"color": plots.color(model), "label": plots.label(model)}
     ax.plot(far, part.accuracy, plots.marker(model), **look)
-ax.set(xscale="log", xlabel="nats per token above the entropy", ylabel="accuracy")
+ax.set(
+    xscale="log", xlabel="nats per token above the entropy", ylabel="accuracy"
+)
 _ = ax.legend()
 
 # %% mystnb={"figure": {"caption": "One token at a time: what the trained models can do. Greedy; diffusion most confident first, half-way through its training and at its end, autoregressive left to right; 3 seeds, the same 100 test instances of each task, 95 % intervals over seeds and instances. The exact denoiser is right every time.", "name": "fig-bench-one"}, "image": {"alt": "Dot plot of accuracy at one token per step for 16 tasks, diffusion, diffusion half-way and autoregressive side by side, with intervals; a dotted line at 100 percent for the exact denoiser."}} tags=["hide-input"]

@@ -498,6 +498,15 @@ def test_nelbo_estimate_is_unbiased_and_knows_its_error():
     assert runs[0].draws == 6 and "upper bound" in runs[0].bias
 
 
+def test_an_exact_count_of_a_uniform_denoiser_is_the_nll_to_the_last_digits():
+    """n / m masked tokens times m log V: whatever is drawn."""
+    uniform = FunctionDenoiser(lambda x: torch.zeros(*x.shape, 3).double(), 3)
+    x0 = torch.zeros(200, 7).long()
+    found = losses.exact_count_loss(uniform, x0, generator=seeded())
+    wanted = torch.full((200,), 7 * math.log(3), dtype=torch.float64)
+    torch.testing.assert_close(found, wanted, rtol=1e-14, atol=0)
+
+
 def test_nelbo_estimate_with_a_prompt_and_full_mask():
     maskable = torch.tensor([[False, False, True], [False, True, False]])
     got = losses.nelbo_estimate(DENOISER, X, 2, maskable=maskable, generator=seeded())

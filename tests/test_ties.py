@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from dllm_tutorial.decoding import generate
 from dllm_tutorial.decoding import strategies as rules
+from dllm_tutorial.denoiser import FunctionDenoiser
 from dllm_tutorial.joints import TableJoint
-from helpers import FunctionDenoiser
 
 LENGTH, VOCAB = 5, 4
 
@@ -36,14 +36,19 @@ def shares(rows: list[list[int]]) -> list[list[Fraction]]:
     return [[Fraction(w, sum(row)) for w in row] for row in rows]
 
 
+def constant(logits: torch.Tensor) -> FunctionDenoiser:
+    """A denoiser that says the same whatever it reads: Float[L, V]."""
+    return FunctionDenoiser(lambda x: logits.expand(len(x), -1, -1), logits.shape[-1])
+
+
 def noisy(law: list[list[Fraction]], dtype: torch.dtype, seed: int) -> FunctionDenoiser:
     """A denoiser that gives each position its law, the last digits of logits aside."""
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.tensor([[math.log(p) for p in row] for row in law]).to(dtype)
+    logits = torch.tensor([[math.log(p) for p in row] for row in law], dtype=dtype)
     shift = torch.randn(len(law), 1, generator=generator).to(dtype)
     digits = torch.randint(-2, 3, logits.shape, generator=generator)
     logits = (logits + shift) * (1 + digits * torch.finfo(dtype).eps)
-    return FunctionDenoiser(lambda x: logits.expand(len(x), -1, -1), VOCAB)
+    return constant(logits)
 
 
 def first_revealed(model: FunctionDenoiser, rule) -> list[int]:
@@ -102,8 +107,7 @@ def test_an_entropy_budget_that_is_met(sizes, dtype, seed):
     law = [[Fraction(int(i < s), s) for i in range(VOCAB)] for s in sizes]
     logits = torch.tensor([[0.0 if p else -math.inf for p in row] for row in law])
     digits = torch.randn(LENGTH, 1, generator=torch.Generator().manual_seed(seed))
-    logits = (logits + digits).to(dtype)
-    model = FunctionDenoiser(lambda x: logits.expand(len(x), -1, -1), VOCAB)
+    model = constant((logits + digits).to(dtype))
     low = sorted(sizes)
     for budget in (1, 2, 8, 32):  # exp of nats
         m = max(m for m in range(1, 6) if math.prod(low[: m - 1]) <= budget)
@@ -128,10 +132,8 @@ def test_top_p_that_is_met(temperature, row, dtype, seed, which):
     which %= len(row)
     nucleus = set(order[: which + 1])
 
-    logits = noisy(law, dtype, seed).function(torch.zeros(1, 1).long())
-    model = FunctionDenoiser(lambda x: logits.expand(len(x), -1, -1), len(row))
     drawn = generate(
-        model,
+        noisy(law, dtype, seed),
         torch.full((2000, 1), len(row)),
         rules.left_to_right(1),
         temperature=temperature,
@@ -147,8 +149,7 @@ def test_top_p_that_is_met(temperature, row, dtype, seed, which):
 def test_the_order_of_a_table_decides_nothing(order, n):
     """All permutations of three tokens: nothing but ties, at every step."""
     support = torch.tensor(list(itertools.permutations(range(3))))
-    joint = TableJoint(support)
-    other = TableJoint(support[list(order)])
+    joint, other = (TableJoint(s, None, 3) for s in (support, support[list(order)]))
     x = torch.full((1, 3), joint.mask_id)
     for rule in (
         rules.confidence_top_k(1),

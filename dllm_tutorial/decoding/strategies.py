@@ -200,7 +200,7 @@ def factor(f: float) -> Strategy:
 
     def quota(view: View, score: Tensor) -> Tensor:
         c = _best_first(score, view, fill=-torch.inf)
-        m = torch.arange(1, c.shape[-1] + 1, device=c.device)
+        m = torch.arange(1, c.shape[-1] + 1, device=c.device, dtype=c.dtype)
         least = (1 - f / (m + 1)).clamp(min=-1)  # c falls, this rises: a prefix
         return exceeds(c, least, view.rounding).sum(-1)
 
