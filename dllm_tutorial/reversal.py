@@ -422,10 +422,10 @@ _CELL = ["model", "share", "question", "facts", "how"]
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy and nats of every model, share, question, kind of facts and way.
 
-    A seed draws other people, other facts and another network, so it is the seeds that
-    are independent: intervals are Student's t over seeds at 95 %
-    (:func:`dllm_tutorial.study.mean_interval`), cut to what an accuracy can be. Where
-    all seeds agree it has no width, which says little with five of them.
+    Intervals are at 95 %: of accuracies over seeds and facts, with something left for
+    doubt where all are right (:func:`dllm_tutorial.study.crossed_interval`; every seed
+    has facts of its own here, which makes it rather too wide), of nats Student's t over
+    seeds (:func:`dllm_tutorial.study.mean_interval`).
 
     Parameters
     ----------
@@ -438,15 +438,15 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         Indexed by ``model, share, question, facts, how``, with columns ``accuracy``,
         ``low``, ``high``, ``nats`` (mean), ``nats_low``, ``nats_high`` and ``seeds``.
     """
-    table = rows.assign(accuracy=rows["correct"] / rows["n"])
     cells = {}
-    for cell, part in table.groupby(_CELL, sort=False):
-        low, high = study.mean_interval(part["accuracy"])
+    for cell, part in rows.groupby(_CELL, sort=False):
+        right = _digits(part["right"])
+        low, high = study.crossed_interval(right)
         nats_low, nats_high = study.mean_interval(part["nats"])
         cells[cell] = {
-            "accuracy": part["accuracy"].mean(),
-            "low": max(low, 0.0),
-            "high": min(high, 1.0),
+            "accuracy": right.mean(),
+            "low": float(low),
+            "high": float(high),
             "nats": part["nats"].mean(),
             "nats_low": nats_low,
             "nats_high": nats_high,
@@ -462,17 +462,22 @@ def gaps(rows: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by ``share, question, facts, how``, with columns ``gap``, ``low`` and
-        ``high``: mean over seeds and its paired t interval at 95 %.
+        ``high``: the mean of the paired differences and its 95 % interval over seeds
+        and facts, as in :func:`summary`.
     """
-    table = rows.assign(accuracy=rows["correct"] / rows["n"]).pivot(
-        index=[*_CELL[1:], "seed"], columns="model", values="accuracy"
-    )
+    table = rows.pivot(index=[*_CELL[1:], "seed"], columns="model", values="right")
     cells = {}
     for cell, part in table.groupby(_CELL[1:], sort=False):
-        low, high = study.paired_interval(part["dllm"], part["ar"])
-        gap = float(np.mean(part["dllm"] - part["ar"]))
-        cells[cell] = {"gap": gap, "low": low, "high": high}
+        difference = _digits(part["dllm"]) - _digits(part["ar"])
+        low, high = study.crossed_interval(difference, ends=(-1, 1))
+        gap = float(difference.mean())
+        cells[cell] = {"gap": gap, "low": float(low), "high": float(high)}
     return pd.DataFrame.from_dict(cells, orient="index").rename_axis(_CELL[1:])
+
+
+def _digits(right: pd.Series) -> np.ndarray:
+    """Int[seeds, facts] of rows such as "1 0 1"."""
+    return np.array([[int(digit) for digit in text.split()] for text in right])
 
 
 def main(arguments: list[str] | None = None) -> None:

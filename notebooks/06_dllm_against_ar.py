@@ -707,7 +707,7 @@ for share in shares:
     print(f"diffusion minus autoregressive, share {share:.1f}:", end=" ")
     print(f"{one.gap:+.2f} [{one.low:+.2f}, {one.high:+.2f}], paired")
 
-# %% mystnb={"figure": {"caption": "Facts that were taught forward only: share answered right, for four questions. Columns: none, or half, of the other facts were taught in both directions. Rows: the name is written token by token, or the most probable of all names is taken. Five seeds, each with its own facts and networks; bars: 95 % t intervals over seeds. Dotted: guessing, and all right.", "name": "fig-reversal"}, "image": {"alt": "Four panels of accuracy for the questions forward, reworded, infill and backward, two points each for the diffusion and the autoregressive model. Columns are the share of facts taught both ways, rows are writing and ranking."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Facts that were taught forward only: share answered right, for four questions. Columns: none, or half, of the other facts were taught in both directions. Rows: the name is written token by token, or the most probable of all names is taken. Five seeds, each with its own facts and networks; bars: 95 % intervals over seeds and facts. Dotted: guessing, and all right.", "name": "fig-reversal"}, "image": {"alt": "Four panels of accuracy for the questions forward, reworded, infill and backward, two points each for the diffusion and the autoregressive model. Columns are the share of facts taught both ways, rows are writing and ranking."}} tags=["hide-input"]
 figure, axes = plots.panels(4, height=2.3, sharex=True, sharey=True)
 grid = [(how, share) for how in reversal.WAYS for share in shares]
 for ax, (how, share) in zip(axes, grid):

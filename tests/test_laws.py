@@ -139,11 +139,23 @@ def test_oracle_calls_in_closed_form(n):
             ),
             2,
         ),
+        (
+            joints.TableJoint(
+                torch.tensor(
+                    [[0, 2, 3, 4]]
+                    + [[1, *order] for order in itertools.permutations((2, 3, 4))]
+                ),
+                torch.tensor([6.0] + [1.0] * 6) / 12,
+                5,
+            ),
+            3,
+        ),
     ],
-    ids=["cities", "one answer", "rotations", "parity of five"],
+    ids=["cities", "one answer", "rotations", "parity of five", "in order or any"],
 )
 def test_fewest_lossless_calls_by_hand(joint, calls):
-    """Rotations: one token tells all. Parity: all but one are free."""
+    """Rotations: one token tells all. Parity: all but one are free. Where the first of
+    four tokens says whether the others come in order or in any: 1 + (1 + 3) / 2."""
     assert laws.oracle_nfe(joint) == pytest.approx(calls)
 
 

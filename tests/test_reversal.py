@@ -300,42 +300,39 @@ def test_a_small_world_is_learned():
 # ----------------------------------------------------------------------------- results
 
 
-def made(model: str, seed: int, correct: int, nats: float = 0.0) -> dict:
+def made(model: str, seed: int, right: str, nats: float = 0.0) -> dict:
     cell = {"share": 0.5, "question": "backward", "facts": "both", "how": "write"}
-    return (
-        {"model": model, "seed": seed}
-        | cell
-        | {
-            "correct": correct,
-            "n": 10,
-            "nats": nats,
-        }
-    )
+    return {"model": model, "seed": seed} | cell | {"right": right, "nats": nats}
 
 
-def test_summary_is_a_t_interval_over_seeds():
-    rows = [made("ar", s, c, n) for s, (c, n) in enumerate([(4, 1), (5, 2), (6, 6)])]
-    rows += [made("dllm", s, c) for s, c in enumerate([0, 10, 10])]
+def test_summary_is_over_seeds_and_facts():
+    answers = ["1 0 0 1 0", "1 0 1 1 0", "0 1 1 1 1"]
+    nats = (1, 2, 6)
+    rows = [made("ar", s, answers[s], nats[s]) for s in range(3)]
+    rows += [made("dllm", s, "1 1 1 1 1") for s in range(3)]
     table = reversal.summary(pd.DataFrame(rows))
     ar = table.loc[("ar", 0.5, "backward", "both", "write")]
-    half = stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
-    assert ar["accuracy"] == pytest.approx(0.5)
-    assert (ar["low"], ar["high"]) == pytest.approx((0.5 - half, 0.5 + half))
+    digits = [[int(digit) for digit in answer.split()] for answer in answers]
+    assert ar["accuracy"] == pytest.approx(9 / 15)
+    wanted = study.crossed_interval(digits)
+    assert (ar["low"], ar["high"]) == pytest.approx(wanted)
     assert ar["nats"] == pytest.approx(3)
     half = stats.t.ppf(0.975, 2) * math.sqrt(7) / math.sqrt(3)
     assert (ar["nats_low"], ar["nats_high"]) == pytest.approx((3 - half, 3 + half))
     assert ar["seeds"] == 3
     dllm = table.loc[("dllm", 0.5, "backward", "both", "write")]
-    assert (dllm["low"], dllm["high"]) == (0, 1)  # cut
+    assert dllm["accuracy"] == dllm["high"] == 1 and 0.4 < dllm["low"] < 0.8
     with pytest.raises(ValueError, match="at least two"):
         reversal.summary(pd.DataFrame(rows[:1]))
 
 
 def test_gaps_are_paired():
-    rows = [made("ar", seed, 2 + seed) for seed in range(4)]
-    rows += [made("dllm", seed, 5 + seed) for seed in (3, 1, 0, 2)]
+    """Each seed's fact of the diffusion model beside the same of its twin."""
+    rows = [made("ar", seed, "0 0 1 1") for seed in range(4)]
+    rows += [made("dllm", seed, "0 1 1 1") for seed in (3, 1, 0, 2)]
     gap = reversal.gaps(pd.DataFrame(rows)).loc[(0.5, "backward", "both", "write")]
-    assert gap.tolist() == pytest.approx([0.3, 0.3, 0.3])
+    wanted = study.crossed_interval([[0, 1, 0, 0]] * 4, ends=(-1, 1))
+    assert gap.tolist() == pytest.approx([0.25, *wanted])
 
 
 def test_shipped_rows_hold_together():
