@@ -33,7 +33,7 @@ lint: venv ## style and types
 PYTEST := pytest -n $(JOBS) --dist=worksteal
 NBVAL := pytest --nbval --nbval-sanitize-with=tests/nbval.cfg -n $(JOBS) --dist=loadfile
 # Tests of the package: all but those of the book's tools and pages.
-OTHERS := build chapter_numbers environment site structure
+OTHERS := build chapter_numbers drawings environment site structure
 UNITS := tests $(OTHERS:%=--ignore=tests/test_%.py)
 
 # Three stages of pytest: the code, the committed notebooks, the built site.

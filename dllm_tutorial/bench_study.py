@@ -45,6 +45,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+import dllm_tutorial
 from dllm_tutorial import _programs, pretrained, tasks, train_tasks, training
 from dllm_tutorial.decoding import Strategy, generate, strategies
 from dllm_tutorial.denoiser import Denoiser
@@ -91,7 +92,7 @@ def load(model: str) -> Denoiser:
     if model.startswith("stage"):
         updates, seed = _stage(model)
         return stages(seed)[updates]
-    return pretrained.load_network(f"tasks-{model}", "cpu")[0]
+    return pretrained.load_network(f"tasks-{model}")[0]
 
 
 def _stage(model: str) -> tuple[int, int]:
@@ -128,7 +129,7 @@ def stages(seed: int) -> dict[int, Transformer]:
         model = train_tasks.begin(run, Path())
         weights = kept[updates // every - 1]
         model.load_state_dict({name: w.half().float() for name, w in weights.items()})
-        return model.eval()
+        return model.to(dllm_tutorial.device()).eval()
 
     every = math.gcd(*STAGES)
     for _ in training.train(
@@ -158,6 +159,7 @@ def measure(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     digit for each instance and ``calls`` a number, in the order of the instances.
     """
     task, instances = problems(cell["task"], cell["n"], cell["instances"])
+    instances = instances.to(dllm_tutorial.device())
     joint = task.joint(instances)
     model = joint if cell["model"] == "exact" else load(cell["model"])
     x = task.inputs(instances)
@@ -171,17 +173,17 @@ def measure(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
         block_length=cell["block_length"],
         generator=Generator().manual_seed(SEED),
     )
-    right = task.score(instances, task.answers(found.sequences))
+    right = task.score(instances, task.answers(found.sequences)).tolist()
     if (cell["model"], cell["value"]) == KEPT:
         updates, seed = _stage(cell["model"])
         _programs.keep(stages(seed)[updates], Cell(cell), True)
     return [
         {
             "weights": weights(cell["model"]),
-            "correct": int(right.sum()),
+            "correct": sum(right),
             "nfe": found.nfe.double().mean().item(),
             "right": "".join(str(int(ok)) for ok in right),
-            "calls": " ".join(str(int(n)) for n in found.nfe),
+            "calls": " ".join(map(str, found.nfe.tolist())),
         }
     ]
 
@@ -402,9 +404,10 @@ def measure_masks(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     ``whole`` counts the instances without an error at any masked position.
     """
     task, instances = problems(cell["task"], None, cell["instances"])
+    instances = instances.to(dllm_tutorial.device())
     generator = Generator().manual_seed(SEED)
     truth = task.joint(instances).sample(generator)
-    keys = torch.rand(truth.shape, generator=generator)
+    keys = torch.rand(truth.shape, generator=generator).to(truth.device)
     hidden = keys.argsort(1).argsort(1) < cell["masked"]
     x = torch.cat([instances.prompts, truth.masked_fill(hidden, tasks.MASK)], 1)
     with torch.no_grad():
@@ -442,11 +445,12 @@ def measure_loss(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     for a diffusion model, whose loss is the NELBO.
     """
     task, instances = problems(cell["task"], None, cell["instances"])
+    instances = instances.to(dllm_tutorial.device())
     joint = task.joint(instances)
     generator = Generator().manual_seed(SEED)
     truth = joint.sample(generator)
     rows = torch.cat([instances.prompts, truth], 1).repeat(8, 1)
-    model, _ = pretrained.load_network(f"tasks-{cell['model']}", "cpu")
+    model, _ = pretrained.load_network(f"tasks-{cell['model']}")
     with torch.no_grad():
         loss = train_tasks.answer_loss(model, rows, generator)
     return [

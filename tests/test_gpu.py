@@ -268,10 +268,11 @@ TINY = {
     "10_why_order_matters": {"updates": 8, "seeds": 2, "orders": 3, "puzzles": 2},
     "11_log_sum": {"updates": 10, "starts": 1},
 }
+TRIED = ("01", "05", "06", "09", "11")  # what the others run, in less time
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["01_text_from_noise", "09_any_order_factorisation"])
+@pytest.mark.parametrize("name", [name for name in TINY if name[:2] in TRIED])
 def test_a_chapter_trains_and_decodes_on_the_gpu(name, gpu, monkeypatch):
     """The whole chapter, in small: nothing mixes devices, every training and every
     batch that is decoded is on the GPU."""

@@ -41,10 +41,11 @@ PUBLISHED = {name for name, origin in ORIGINS.items() if "source" in origin}
 CLOCKS = {name for name in NAMES if name.startswith("benchmark_")}
 # Not yet measured again since rows have to be of one clean commit, with hashes of the
 # weights and exact ties. This list only gets shorter.
+MEASURED = {"bench_losses", "bench_theory", "bench_thresholds"}
 UNTRACED = {
-    *(name for name in bench_study.STUDIES),
+    *({*bench_study.STUDIES} - MEASURED),
     *("order_learning", "order_longer", "order_variants", "order_swaps"),
-    *("log_sum", "reversal", "gumbel_precision"),
+    *("log_sum", "reversal"),
     *("text_curves", "text_gap", "text_held_out"),
 }
 KEPT = sorted((study.RESULTS / "networks").glob("*.json"))
@@ -237,7 +238,10 @@ def test_cells_of_the_benchmark_come_out_again(name, stage):
             keys = {key: row[key] for key in ("part", "position") if key in row}
             old = the_row(rows, cell | keys)
             for column, value in row.items():
-                assert old[column] == pytest.approx(value), (cell, column)
+                if value == "":  # the exact denoiser has no weights
+                    assert pd.isna(old[column])
+                else:  # rows are rounded to six digits
+                    assert old[column] == pytest.approx(value, abs=6e-7), (cell, column)
 
 
 # ------------------------------------------------------------------ trained in a study
