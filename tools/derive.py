@@ -141,8 +141,10 @@ def benchmark_block() -> str:
         )
     origin = rows.attrs
     where = f"{origin['device']}, {origin['threads']} threads, torch {origin['torch']}"
-    again = f"Measured on {where}, by:\n\n```bash\n{origin['command']}\n```"
-    return "\n".join(lines) + f"\n\n{again}"
+    again = "python tests/benchmarks/bench_decoding.py --out runs"
+    lines += ["", f"Measured on {where}. To measure again:", ""]
+    lines += ["```bash", f"OMP_WAIT_POLICY=passive {again}", "```"]
+    return "\n".join(lines)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

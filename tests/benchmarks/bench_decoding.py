@@ -1,7 +1,7 @@
 """What one decoding step costs beside the forward pass.
 
-    OMP_WAIT_POLICY=passive python tests/benchmarks/bench_decoding.py
-    python tests/benchmarks/bench_decoding.py --device cuda --compile
+    OMP_WAIT_POLICY=passive python tests/benchmarks/bench_decoding.py --out runs
+    python tests/benchmarks/bench_decoding.py --out runs --device cuda --compile
 
 times, in turn within each repetition, on the same logits:
 
@@ -12,9 +12,10 @@ times, in turn within each repetition, on the same logits:
 Each is called twice in a row and the second call counts, as in the middle of a decoding
 loop: no one pays for memory that another one has given back.
 
-The rows go to ``dllm_tutorial/data/results/benchmark_decoding.csv``, those of a GPU to
-``benchmark_decoding_cuda.csv``: medians over the repetitions in milliseconds, and
-median and quartiles of the ratios within repetitions. Logits are float32.
+The rows go to ``benchmark_decoding.csv`` in the folder ``--out``, those of a GPU to
+``benchmark_decoding_cuda.csv``, with ``--ship`` into the package, too: medians over the
+repetitions in milliseconds, and median and quartiles of the ratios within repetitions.
+Logits are float32.
 
 On a CPU milliseconds are processor time over two threads, which other work on the
 machine moves less than the clock on the wall; the wait policy keeps idle threads from
@@ -31,19 +32,17 @@ import platform
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dllm_tutorial import _programs
 from dllm_tutorial.decoding import loop, strategies, task
 from dllm_tutorial.denoiser import FunctionDenoiser
-from dllm_tutorial.study import provenance, write_rows
+from dllm_tutorial.study import provenance
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "dllm_tutorial" / "data" / "results"
-NAMES = {"cpu": "benchmark_decoding.csv", "cuda": "benchmark_decoding_cuda.csv"}
+NAMES = {"cpu": "benchmark_decoding", "cuda": "benchmark_decoding_cuda"}
 SHAPES = [(8, 128, 32_000), (8, 128, 126_464), (32, 128, 64), (64, 256, 512)]
 FORMS = {"cpu": ("eager",), "cuda": ("eager", "graph", "compiled")}
 THREADS = 2
@@ -181,26 +180,23 @@ def measure(
 
 
 def arguments_of(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _programs.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--device", choices=NAMES, default="cpu")
     parser.add_argument("--compile", action="store_true", help="with --device cuda")
-    parser.add_argument("--out", type=Path, help="default: the package's results")
-    arguments = parser.parse_args(words)
+    arguments = _programs.parse(parser, words)
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
     if arguments.compile and arguments.device != "cuda":
         parser.error("--compile needs --device cuda: eager code is what a CPU runs")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a CUDA device, and torch sees none")
-    if arguments.out is None:
-        arguments.out = RESULTS / NAMES[arguments.device]
     return arguments
 
 
 def origin_of(arguments: argparse.Namespace) -> dict[str, object]:
     """Provenance of the rows: the device is the one that was measured."""
-    command = "python tests/benchmarks/bench_decoding.py"
+    command = "python tests/benchmarks/bench_decoding.py --out runs --ship"
     if arguments.device == "cpu":
         command = f"OMP_WAIT_POLICY=passive {command}"
     else:
@@ -222,7 +218,7 @@ def main(words: list[str] | None = None) -> None:
         device = arguments.device
         rows.append(measure(shape, temperature, repeats, device=device, form=form))
         print(rows[-1], flush=True)
-    write_rows(arguments.out, rows, origin_of(arguments))
+    _programs.publish(arguments, NAMES[arguments.device], rows, origin_of(arguments))
 
 
 if __name__ == "__main__":

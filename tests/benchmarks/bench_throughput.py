@@ -1,6 +1,6 @@
 """Decoded instances per second: a batch against a loop of batch 1.
 
-    python tests/benchmarks/bench_throughput.py
+    python tests/benchmarks/bench_throughput.py --out runs
 
 decodes instances of the benchmark study, a prompt of 26 tokens and 24 masked ones, by
 confidence top-k at temperature 0, with what the study decodes: a network of its size
@@ -15,31 +15,28 @@ tasks. In turn within each repetition:
 
 On a CPU everything has one thread; the last rows are two processes of one thread
 each, decoding a batch each, against the loop in one process. The rows go to
-``dllm_tutorial/data/results/benchmark_throughput.csv``: medians over the repetitions of
-instances per second, median and quartiles of batched / loop within repetitions.
+``benchmark_throughput.csv`` in the folder ``--out``, with ``--ship`` into the package,
+too: medians over the repetitions of instances per second, median and quartiles of
+batched / loop within repetitions.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dllm_tutorial import grid, tasks, train_tasks
+from dllm_tutorial import _programs, grid, tasks, train_tasks
 from dllm_tutorial.decoding import generate, strategies
 from dllm_tutorial.denoiser import Denoiser
-from dllm_tutorial.study import provenance, write_rows
+from dllm_tutorial.study import provenance
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "dllm_tutorial" / "data" / "results" / "benchmark_throughput.csv"
 MODELS = ("network", "exact shuffle", "exact sudoku")
 KS = (1, 4, 24)
 CPU = [(1, 1), (2, 1)]  # processes and threads of each
@@ -158,10 +155,9 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _programs.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = _programs.parse(parser, None)
     rows = []
     with grid.workers(2) as pool:
         settings = [("cpu", *numbers) for numbers in CPU]
@@ -178,8 +174,9 @@ def main() -> None:
             for row in measure(device, pool, processes, threads, arguments.repeats):
                 rows.append(row)
                 print(row, flush=True)
-    command = "python tests/benchmarks/bench_throughput.py"
-    write_rows(arguments.out, rows, provenance(command, SEED))
+    command = "python tests/benchmarks/bench_throughput.py --out runs --ship"
+    origin = provenance(command, SEED)
+    _programs.publish(arguments, "benchmark_throughput", rows, origin)
 
 
 if __name__ == "__main__":
