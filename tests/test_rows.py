@@ -45,7 +45,7 @@ MEASURED = {"bench_losses", "bench_theory", "bench_thresholds"}
 UNTRACED = {
     *({*bench_study.STUDIES} - MEASURED),
     *("order_learning", "order_longer", "order_variants", "order_swaps"),
-    *("log_sum", "reversal"),
+    "log_sum",
     *("text_curves", "text_gap", "text_held_out"),
 }
 KEPT = sorted((study.RESULTS / "networks").glob("*.json"))
