@@ -742,11 +742,12 @@ _ = figure.legend(
 #
 # The other is of *transfer*: to carry a fact from one wording to another that
 # puts the names in the other order. If all but the helper facts are taught one
-# way, neither twin carries over what can be told from nothing. If half of the
-# facts are taught both ways, the diffusion model carries over about a third of
-# the rest, written, and half, ranked; the autoregressive one none. So it
-# suffers less, and is not free of the curse. We had expected some transfer
-# without these examples, too, and were wrong.
+# way, neither twin writes what can be told from nothing; ranking finds a trace
+# of it in the diffusion model. If half of the facts are taught both ways, the
+# diffusion model carries over about a third of the rest, written, and half,
+# ranked; the autoregressive one none. So it suffers less, and is not free of
+# the curse. We had expected some transfer without these examples, too, and
+# were wrong.
 #
 # **What it does not show.** That the same numbers hold for large models and
 # real text. The world is tiny, each network knows nothing else, and how much
