@@ -35,6 +35,11 @@ NBVAL := pytest --nbval --nbval-sanitize-with=tests/nbval.cfg -n $(JOBS) --dist=
 # Tests of the package: all but those of the book's tools and pages.
 OTHERS := build chapter_numbers drawings environment site structure
 UNITS := tests $(OTHERS:%=--ignore=tests/test_%.py)
+# Those of them that compare numbers.
+NUMBERS := ancestral batches certificates counter_rng decoding exact joints laws ledger \
+	lora losses masking measure mixtures muon neighborhood networks order_search \
+	orders packing rows schedules strategies_exact strategies_study study ties \
+	training upper_bound
 
 # Three stages of pytest: the code, the committed notebooks, the built site.
 test: lint ## everything that must hold before a commit
@@ -50,7 +55,7 @@ colab: venv ## run all notebooks with Colab's versions, from a wheel, in .venv-c
 lowest: venv ## chapters and unit tests at the lower bounds, in .venv-lowest
 	$(BIN)/python tools/environment.py lowest
 	$(BIN)/python tools/run_chapters.py lowest $(NB)
-	.venv-lowest/bin/$(PYTEST) $(UNITS)
+	.venv-lowest/bin/$(PYTEST) -m "not slow" $(UNITS)
 
 # What torch, oneDNN and OpenBLAS would take on a processor without AVX (default, sse41,
 # openblas) or without AVX-512, such as AMD's before Zen 4 (avx2); threads.
@@ -69,7 +74,7 @@ portable: venv ## test as other processors compute; one of them: VARIANT=sse41
 
 .PHONY: $(AS)
 $(AS): as-%: venv
-	env $($*) $(BIN)/$(PYTEST) -m "not slow" $(UNITS)
+	env $($*) $(BIN)/$(PYTEST) -m "not slow" $(NUMBERS:%=tests/test_%.py)
 	env $($*) $(BIN)/$(NBVAL) notebooks
 
 STUDIES := strategies_study gumbel neighborhood order_search reversal bench_study \
