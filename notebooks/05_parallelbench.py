@@ -197,7 +197,7 @@ for task, pair in one.groupby("task", sort=False):
 print("diffusion, random order, half of the answers right or more:")
 print("   " + " ".join(NAMES[task][:3] for task in can))
 
-# %% mystnb={"figure": {"caption": "How far the loss on true answers is above their entropy, in nats per answer token, and accuracy at one token per step. A dot is a task: the mean of 3 seeds and the same 100 test instances, for diffusion models half-way and at the end of their training and for their twins. The loss of diffusion is an upper bound (eight masks an instance), the twin's is exact.", "name": "fig-bench-loss"}, "image": {"alt": "Scatter plot of accuracy against excess loss on a logarithmic axis. Tasks at a few hundredths of a nat per token lie anywhere between no and all answers right."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "How far the loss on true answers is above their entropy, in nats per answer token, and accuracy at one token per step. A dot is a task: the mean of 3 seeds and the same 100 test instances, for diffusion models half-way and at the end of their training and for their twins. The loss of diffusion is an upper bound (eight masks an instance), the twin's is exact. What is below 0.0001 is drawn there.", "name": "fig-bench-loss"}, "image": {"alt": "Scatter plot of accuracy against excess loss on a logarithmic axis. Up to a hundredth of a nat per token nearly all answers are right, from a quarter of a nat on hardly any; in between tasks lie anywhere from a quarter to all."}} tags=["hide-input"]
 figure, (ax,) = plots.panels(1, columns=1, height=3)
 for model, part in one.groupby("kind", sort=False):
     far = near[model][part.task].clip(lower=1e-4)
@@ -233,7 +233,7 @@ _ = figure.legend(loc="outside lower center", ncols=2)
 # no Latin square, and the twin is ahead on both, on W2S hard and medium, and
 # on Sort. Everything else they can do. Does a loss near its floor mean that a
 # task is solved? Within a hundredth of a nat per token it does, and at more
-# than a fifth hardly anything is. In between the loss says little: the twin
+# than a quarter hardly anything is. In between the loss says little: the twin
 # writes half of its paraphrases right at 0.06 nats above the entropy, the
 # diffusion model most medium sentences at 0.14. One token that is guessed is
 # enough to spoil an answer, and tasks differ in how many tokens bear the
