@@ -238,7 +238,7 @@ def test_an_unknown_variant_is_told_the_known_ones(front):
 # --- continuous integration ---------------------------------------------------
 
 
-PARTS = ["test", "colab", "lowest", "portable"]
+PARTS = ["test", "colab", "lowest"]
 
 
 @pytest.mark.parametrize("failing", [None, *PARTS])
