@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -299,6 +300,7 @@ def test_a_chapter_trains_and_decodes_on_the_gpu(name, gpu, monkeypatch):
         runpy.run_path(str(ROOT / "notebooks" / f"{name}.py"))
     finally:
         torch.set_num_threads(threads)
+        plt.close("all")
     assert elsewhere == []
     assert gpu.calls > 0
 
