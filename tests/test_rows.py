@@ -41,7 +41,9 @@ PUBLISHED = {name for name, origin in ORIGINS.items() if "source" in origin}
 CLOCKS = {name for name in NAMES if name.startswith("benchmark_")}
 # Not yet measured again since rows have to be of one clean commit, with hashes of the
 # weights and exact ties. This list only gets shorter.
-MEASURED = {f"bench_{n}" for n in ("losses", "panels", "theory", "thresholds", "tuned")}
+MEASURED = {
+    f"bench_{n}" for n in ("losses", "masks", "panels", "theory", "thresholds", "tuned")
+}
 UNTRACED = {
     *({*bench_study.STUDIES} - MEASURED),
     *("order_learning", "order_longer", "order_variants", "order_swaps"),
