@@ -42,7 +42,8 @@ CLOCKS = {name for name in NAMES if name.startswith("benchmark_")}
 # Not yet measured again since rows have to be of one clean commit, with hashes of the
 # weights and exact ties. This list only gets shorter.
 MEASURED = {
-    f"bench_{n}" for n in ("losses", "masks", "panels", "theory", "thresholds", "tuned")
+    *("bench_blocks", "bench_losses", "bench_masks", "bench_panels", "bench_theory"),
+    *("bench_thresholds", "bench_tuned"),
 }
 UNTRACED = {
     *({*bench_study.STUDIES} - MEASURED),
