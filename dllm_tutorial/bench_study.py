@@ -151,6 +151,12 @@ def problems(name: str, n: int | None, count: int) -> tuple[Task, Instances]:
     return task, task.draw(count, generator=Generator().manual_seed(SEED))
 
 
+def _asked(cell: Mapping[str, Any]) -> tuple[Task, Instances]:
+    """The task and the test instances of a cell, where the networks are."""
+    task, instances = problems(cell["task"], cell.get("n"), cell["instances"])
+    return task, instances.to(dllm_tutorial.device())
+
+
 def measure(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One cell of the study: a row with the answers' scores and calls.
 
@@ -158,8 +164,7 @@ def measure(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     masked, as the closed forms of Shuffle and Replace Random suppose. ``right`` has a
     digit for each instance and ``calls`` a number, in the order of the instances.
     """
-    task, instances = problems(cell["task"], cell["n"], cell["instances"])
-    instances = instances.to(dllm_tutorial.device())
+    task, instances = _asked(cell)
     joint = task.joint(instances)
     model = joint if cell["model"] == "exact" else load(cell["model"])
     x = task.inputs(instances)
@@ -403,8 +408,7 @@ def measure_masks(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     true answer wherever nothing is masked: the model without its own mistakes.
     ``whole`` counts the instances without an error at any masked position.
     """
-    task, instances = problems(cell["task"], None, cell["instances"])
-    instances = instances.to(dllm_tutorial.device())
+    task, instances = _asked(cell)
     generator = Generator().manual_seed(SEED)
     truth = task.joint(instances).sample(generator)
     keys = torch.rand(truth.shape, generator=generator).to(truth.device)
@@ -444,13 +448,13 @@ def measure_loss(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     Both in nats per answer token. Every instance is met eight times, with other masks
     for a diffusion model, whose loss is the NELBO.
     """
-    task, instances = problems(cell["task"], None, cell["instances"])
-    instances = instances.to(dllm_tutorial.device())
+    task, instances = _asked(cell)
     joint = task.joint(instances)
     generator = Generator().manual_seed(SEED)
     truth = joint.sample(generator)
     rows = torch.cat([instances.prompts, truth], 1).repeat(8, 1)
-    model, _ = pretrained.load_network(f"tasks-{cell['model']}")
+    model = load(cell["model"])
+    assert isinstance(model, Transformer)
     with torch.no_grad():
         loss = train_tasks.answer_loss(model, rows, generator)
     return [
